@@ -1,0 +1,397 @@
+//! The command lines of both programs. Help, manual pages and completions come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use oxublk::DeviceId;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::EXIT_CODES;
+use crate::size::Size;
+
+/// The highest id that the driver gives.
+const MAX_ID: u32 = oxublk::sys::MAX_DEV_ID;
+
+/// Make, list and remove block devices that are served in userspace.
+#[derive(Debug, Parser)]
+#[command(name = "oxublk", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Print JSON instead of text.
+    ///
+    /// Errors are printed as text on stderr and as an object `{"error": ...}` on stdout.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// The process that `add` starts: serve, and report to the other end of stdout.
+    #[arg(long, hide = true)]
+    pub background_server: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of `oxublk`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a block device, and print its path.
+    ///
+    /// The device is served by a process in the background until `oxublk del`.
+    #[command(subcommand_value_name = "TARGET", subcommand_help_heading = "Targets")]
+    Add {
+        /// What answers reads and writes.
+        #[command(subcommand)]
+        target: Target,
+    },
+    /// List all ublk devices of this host.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show everything that is known about a device.
+    Info {
+        /// The device: its id, or its path.
+        #[arg(value_name = "ID", value_parser = parse_device)]
+        device: DeviceId,
+    },
+    /// Stop and delete devices.
+    ///
+    /// A device that somebody has open or mounted is left alone, with exit code 3.
+    #[command(visible_alias = "rm")]
+    Del(DelArgs),
+    /// Show what the driver of this kernel can do.
+    Features,
+    /// Print a script that completes this command in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man {
+        /// Write one page for each command into this directory instead.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// What `oxublk add` can make.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Target {
+    /// A disk that answers at once and keeps nothing: for measuring everything else.
+    Null {
+        /// Size of the disk.
+        #[arg(long, value_name = "SIZE", default_value = "1T", value_parser = parse_disk_size)]
+        size: Size,
+        /// How it is offered to the kernel.
+        #[command(flatten)]
+        options: DeviceOptions,
+    },
+    /// A disk in memory. Its content is gone when it is deleted.
+    Mem {
+        /// Size of the disk: 16M, 1GiB, or bytes.
+        #[arg(long, value_name = "SIZE", value_parser = parse_disk_size)]
+        size: Size,
+        /// How it is offered to the kernel.
+        #[command(flatten)]
+        options: DeviceOptions,
+    },
+}
+
+impl Target {
+    /// The target's name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Null { .. } => "null",
+            Self::Mem { .. } => "mem",
+        }
+    }
+
+    /// The size asked for.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        match self {
+            Self::Null { size, .. } | Self::Mem { size, .. } => *size,
+        }
+    }
+
+    /// The options that every target has.
+    #[must_use]
+    pub fn options(&self) -> &DeviceOptions {
+        match self {
+            Self::Null { options, .. } | Self::Mem { options, .. } => options,
+        }
+    }
+}
+
+/// Options of `oxublk add` that do not depend on the target.
+#[derive(Args, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceOptions {
+    /// The N of /dev/ublkbN. Without it, the lowest free one.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_ID)))]
+    pub id: Option<u32>,
+
+    /// Number of queues, each with a thread of its own. The kernel lowers it to the number of CPUs.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
+    pub queues: u16,
+
+    /// Requests that a queue can hold at the same time.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = parse_count)]
+    pub depth: u16,
+
+    /// Unit of addressing: 512, 1024, 2048 or 4096 bytes.
+    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = parse_bytes)]
+    pub logical_block_size: u32,
+
+    /// The largest request; the kernel splits larger ones. 4K to 32M, in steps of 4K.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
+    pub max_io: u32,
+
+    /// The kernel refuses writes.
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Serve from this process. Ctrl-C stops and deletes the device.
+    #[arg(long)]
+    #[serde(skip)]
+    pub foreground: bool,
+}
+
+/// As without any option.
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self {
+            id: None,
+            queues: 1,
+            depth: 128,
+            logical_block_size: 512,
+            max_io: 1 << 20,
+            read_only: false,
+            foreground: false,
+        }
+    }
+}
+
+/// Arguments of `oxublk del`.
+#[derive(Args, Debug)]
+pub struct DelArgs {
+    /// The devices: ids, or paths.
+    #[arg(value_name = "ID", value_parser = parse_device, required_unless_present = "all")]
+    pub devices: Vec<DeviceId>,
+
+    /// Delete every device that oxublk made. Devices of other programs are deleted only by id.
+    #[arg(long, conflicts_with = "devices")]
+    pub all: bool,
+
+    /// Also delete devices that somebody has open or mounted. What is not on the disk yet is lost.
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+/// Serve a disk in memory until Ctrl-C.
+///
+/// Prints the paths of the device when it is ready. SIGINT and SIGTERM stop and delete it, and
+/// its content is gone. SIGUSR1 prints what each queue and tag is doing.
+#[derive(Debug, Parser)]
+#[command(name = "ublk-mem", version, after_help = EXIT_CODES)]
+pub struct MemCli {
+    /// Size of the disk: 16M, 1GiB, or bytes.
+    #[arg(long, short, value_name = "SIZE", value_parser = parse_disk_size)]
+    pub size: Size,
+
+    /// Number of queues, each with a thread of its own. The kernel lowers it to the number of CPUs.
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = parse_count)]
+    pub queues: u16,
+
+    /// Requests that a queue can hold at the same time.
+    #[arg(long, short, value_name = "N", default_value_t = 128, value_parser = parse_count)]
+    pub depth: u16,
+
+    /// Log what happens to every device and queue on stderr.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// The definition of `oxublk`, for help in other forms.
+#[must_use]
+pub fn oxublk_command() -> clap::Command {
+    Cli::command()
+}
+
+/// The definition of `ublk-mem`, for help in other forms.
+#[must_use]
+pub fn ublk_mem_command() -> clap::Command {
+    MemCli::command()
+}
+
+fn parse_disk_size(text: &str) -> Result<Size, String> {
+    match text.parse::<Size>() {
+        Ok(Size(0)) => Err("a disk of size 0 cannot be a block device".to_owned()),
+        Ok(size) => Ok(size),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A size of at most 4 GiB; what it may be exactly, the library says.
+fn parse_bytes(text: &str) -> Result<u32, String> {
+    let Size(bytes) = text.parse::<Size>().map_err(|error| error.to_string())?;
+    u32::try_from(bytes).map_err(|_| "too large: less than 4G was expected".to_owned())
+}
+
+/// How many queues, or requests in a queue.
+fn parse_count(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(count @ 1..=oxublk::sys::MAX_QUEUE_DEPTH) => Ok(count),
+        _ => Err(format!(
+            "expected a number from 1 to {}",
+            oxublk::sys::MAX_QUEUE_DEPTH
+        )),
+    }
+}
+
+/// Reads `3`, `ublkb3`, `/dev/ublkb3`, `ublkc3` or `/dev/ublkc3`.
+///
+/// # Errors
+/// Says what is accepted.
+pub fn parse_device(text: &str) -> Result<DeviceId, String> {
+    let name = text.strip_prefix("/dev/").unwrap_or(text);
+    let number = ["ublkb", "ublkc"]
+        .iter()
+        .find_map(|p| name.strip_prefix(p))
+        .unwrap_or(text);
+    let only_digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    match number.parse() {
+        Ok(id @ 0..=MAX_ID) if only_digits => Ok(DeviceId(id)),
+        _ => Err(format!(
+            "not a device: expected an id from 0 to {MAX_ID}, or a path like /dev/ublkb0"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        oxublk_command().debug_assert();
+        ublk_mem_command().debug_assert();
+    }
+
+    #[test]
+    fn add_takes_what_the_manual_names() {
+        let cli = parse(
+            "oxublk --json add mem --size 1GiB --id 7 --queues 2 --depth 64 \
+             --logical-block-size 4K --max-io 512K --read-only --foreground",
+        )
+        .unwrap();
+        assert!(cli.json);
+        let Command::Add { target } = cli.command else {
+            panic!("not add")
+        };
+        assert_eq!(target.name(), "mem");
+        assert_eq!(target.size(), Size(1 << 30));
+        let expected = DeviceOptions {
+            id: Some(7),
+            queues: 2,
+            depth: 64,
+            logical_block_size: 4096,
+            max_io: 512 << 10,
+            read_only: true,
+            foreground: true,
+        };
+        assert_eq!(*target.options(), expected);
+    }
+
+    #[test]
+    fn defaults() {
+        let cli = parse("oxublk add null").unwrap();
+        let Command::Add { target } = cli.command else {
+            panic!("not add")
+        };
+        assert_eq!(target.size(), Size(1 << 40));
+        assert_eq!(*target.options(), DeviceOptions::default());
+    }
+
+    #[test]
+    fn json_is_understood_anywhere() {
+        assert!(parse("oxublk list --json").unwrap().json);
+        assert!(parse("oxublk add mem --size 1M --json").unwrap().json);
+        assert!(!parse("oxublk ls").unwrap().json);
+    }
+
+    #[test]
+    fn wrong_values_are_usage_errors_that_name_the_argument() {
+        for (line, argument) in [
+            ("oxublk add mem --size 0", "--size"),
+            ("oxublk add mem --size 16X", "--size"),
+            ("oxublk add mem --size 16M --depth 0", "--depth"),
+            ("oxublk add mem --size 16M --depth 4097", "--depth"),
+            ("oxublk add mem --size 16M --queues 0", "--queues"),
+            ("oxublk add mem --size 16M --id 1048576", "--id"),
+            ("oxublk add mem --size 16M --max-io 4G", "--max-io"),
+            ("oxublk info sda", "<ID>"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{line}");
+            assert!(error.to_string().contains(argument), "{line}: {error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn del_wants_devices_or_all_but_not_both() {
+        assert_eq!(
+            parse("oxublk del").unwrap_err().kind(),
+            ErrorKind::MissingRequiredArgument
+        );
+        assert_eq!(
+            parse("oxublk del --all 3").unwrap_err().kind(),
+            ErrorKind::ArgumentConflict
+        );
+        assert!(parse("oxublk del --all").is_ok());
+        let cli = parse("oxublk del 0 /dev/ublkb1 ublkc2 --force").unwrap();
+        let Command::Del(del) = cli.command else {
+            panic!("not del")
+        };
+        assert_eq!(del.devices, [DeviceId(0), DeviceId(1), DeviceId(2)]);
+        assert!(del.force);
+    }
+
+    #[test]
+    fn devices_are_ids_or_paths() {
+        for text in ["3", "ublkb3", "/dev/ublkb3", "ublkc3", "/dev/ublkc3", "03"] {
+            assert_eq!(parse_device(text), Ok(DeviceId(3)), "{text}");
+        }
+        for text in [
+            "",
+            "-1",
+            "+3",
+            "/dev/3",
+            "ublkb",
+            "ublkb3p1",
+            "/dev/sda",
+            "1048576",
+            "99999999999",
+        ] {
+            assert!(parse_device(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ublk_mem_takes_what_the_manual_names() {
+        let mem =
+            MemCli::try_parse_from(["ublk-mem", "--size=16M", "--queues", "2", "-v"]).unwrap();
+        assert_eq!(
+            (mem.size, mem.queues, mem.depth, mem.verbose),
+            (Size(16 << 20), 2, 128, true)
+        );
+        assert!(MemCli::try_parse_from(["ublk-mem"]).is_err());
+        assert!(MemCli::try_parse_from(["ublk-mem", "--size", "0"]).is_err());
+    }
+}

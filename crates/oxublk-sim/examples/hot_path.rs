@@ -1,0 +1,129 @@
+//! What the queue's own code costs a request: for counting instructions.
+//!
+//! Reads of 4 KiB go through [`Queue`] to a disk that does nothing, on a ring that does nothing
+//! but complete them in batches. All that remains is our code:
+//!
+//! ```text
+//! cargo build --release -p oxublk-sim --example hot_path
+//! valgrind --tool=callgrind --callgrind-out-file=callgrind.out \
+//!     target/release/examples/hot_path 1000000 32
+//! callgrind_annotate callgrind.out | head -40
+//! ```
+//!
+//! The instructions that valgrind collected, divided by the number of requests, are the cost of
+//! one; this ring's own share, and starting the process, are in it. The arguments are how many
+//! requests there are and how many come at once. A third, `clock`, reads the clock as a real
+//! ring does, once or twice a batch.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use oxublk::queue::{Completion, Ended, Held, Queue, Ring};
+use oxublk::sys::{IO_RES_ABORT, IO_RES_OK, IoDesc, op};
+use oxublk::{DeviceId, Disk, QueueId, QueueMetrics, Tag};
+
+const DEPTH: u16 = 128;
+const IO_BYTES: usize = 4096;
+
+/// Answers without looking.
+struct Null;
+
+impl Disk for Null {
+    fn size(&self) -> u64 {
+        1 << 40
+    }
+    fn read_at(&self, _buf: &mut [u8], _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Completes armed tags round and round, a batch with each waiting call.
+struct Batches {
+    buffers: Vec<u8>,
+    /// Reads that have not been completed.
+    left: u64,
+    batch: u16,
+    /// How many of the current batch have not been taken.
+    ready: u16,
+    next: u16,
+    result: i32,
+    began: Option<Instant>,
+}
+
+impl Ring for Batches {
+    fn fetch(&mut self, _tag: Tag) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _tag: Tag, _result: i32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn enter(&mut self, wait: bool) -> io::Result<()> {
+        if !wait {
+            return Ok(());
+        }
+        let batch = u16::try_from(self.left).unwrap_or(u16::MAX).min(self.batch);
+        self.left -= u64::from(batch);
+        self.ready = batch;
+        if batch == 0 {
+            self.ready = DEPTH;
+            self.result = IO_RES_ABORT;
+        }
+        Ok(())
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        self.ready = self.ready.checked_sub(1)?;
+        let tag = Tag(self.next);
+        self.next = (self.next + 1) % DEPTH;
+        Some(Completion::Tag(tag, self.result))
+    }
+
+    fn descriptor(&self, held: &Held) -> IoDesc {
+        IoDesc {
+            op_flags: u32::from(op::READ),
+            nr_sectors: 8,
+            start_sector: u64::from(held.tag().0) * 8,
+            addr: 0,
+        }
+    }
+
+    fn buffer(&mut self, held: &Held) -> &mut [u8] {
+        let start = held.tag().index() * IO_BYTES;
+        self.buffers
+            .get_mut(start..start + IO_BYTES)
+            .unwrap_or_default()
+    }
+
+    fn now_ns(&self) -> u64 {
+        let elapsed = self.began.map_or(0, |began| began.elapsed().as_nanos());
+        u64::try_from(elapsed).unwrap_or(u64::MAX)
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let requests = arguments.next().map_or(Ok(1_000_000), |n| n.parse())?;
+    let batch: u16 = arguments.next().map_or(Ok(32), |n| n.parse())?;
+    let ring = Batches {
+        buffers: vec![0; usize::from(DEPTH) * IO_BYTES],
+        left: requests,
+        batch: batch.clamp(1, DEPTH),
+        ready: 0,
+        next: 0,
+        result: IO_RES_OK,
+        began: arguments.next().map(|_| Instant::now()),
+    };
+    let metrics = Arc::new(QueueMetrics::new(QueueId(0), DEPTH));
+    let mut queue = Queue::new(DeviceId(0), QueueId(0), ring, Null, metrics);
+    let ended = queue.arm().and_then(|()| queue.serve());
+    match ended {
+        Ok(Ended::Stopped) => Ok(()),
+        other => Err(format!("the queue ended with {other:?}").into()),
+    }
+}

@@ -1,0 +1,5 @@
+//! What the tests of the queue's code on the model share: a disk that misbehaves, and a whole run.
+
+pub(crate) mod disk;
+pub(crate) mod metrics;
+pub(crate) mod run;

@@ -1,0 +1,257 @@
+//! From a disk to a device that is ready for use.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oxublk_sys::{Features, MAX_DEV_ID, MAX_NR_QUEUES, MAX_QUEUE_DEPTH};
+use rustix::fs::{Mode, OFlags};
+
+use super::params::params;
+use super::server::Server;
+use super::{Device, Negotiated, NodeIdentity};
+use crate::control::{Control, DEFAULT_DEADLINE, DeviceInfo, NewDevice};
+use crate::disk::{Disk, Geometry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{DeviceId, QueueId};
+
+/// What this library needs of the driver: commands by their ioctl encoding.
+const NEEDED: Features = Features::CMD_IOCTL_ENCODE;
+
+/// How a device is to be: from [`Device::builder`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing before `start`"]
+pub struct Builder<D> {
+    disk: D,
+    id: Option<DeviceId>,
+    queues: u16,
+    depth: u16,
+    deadline: Duration,
+}
+
+impl<D: Disk> Builder<D> {
+    pub(super) fn new(disk: D) -> Self {
+        Self {
+            disk,
+            id: None,
+            queues: 1,
+            depth: 128,
+            deadline: DEFAULT_DEADLINE,
+        }
+    }
+
+    /// The device's number. Default: the lowest that is free.
+    pub fn id(mut self, id: DeviceId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// How many queues, each with its own thread: 1 to 4096; the driver gives at most as many as
+    /// the host may have CPUs. Default 1.
+    pub fn queues(mut self, queues: u16) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// How many requests a queue has in flight at most: 1 to 4096. Default 128.
+    pub fn depth(mut self, depth: u16) -> Self {
+        self.depth = depth;
+        self
+    }
+
+    /// How long starting and stopping may take, each. Default 20 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Makes the device and returns when it is ready for use. If that fails nothing is left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a size, geometry, depth or number of queues that cannot be;
+    /// what [`Control::open`], [`Control::add`] and [`Control::start`] return;
+    /// [`ErrorKind::QueueFailed`] when a queue thread could not arm its tags.
+    pub fn start(self) -> Result<Device> {
+        let (size_bytes, geometry) = (self.disk.size(), self.disk.geometry());
+        self.check(size_bytes, &geometry)?;
+        let end = Instant::now() + self.deadline;
+        let mut control = Control::open()?;
+        control.set_deadline(self.deadline);
+        let offered = control.features()?;
+        if let Some(missing) = (NEEDED - offered).iter_names().next() {
+            let message = format!("this kernel's ublk driver does not have {}", missing.0);
+            return Err(
+                Error::new(ErrorKind::Unsupported, message).with_hint("use Linux 6.12 or later")
+            );
+        }
+        let info = control.add(&NewDevice {
+            id: self.id,
+            queues: self.queues,
+            depth: self.depth,
+            max_io_bytes: geometry.max_io_bytes,
+            features: NEEDED,
+        })?;
+        let unfinished = Unfinished {
+            control,
+            info,
+            deadline: self.deadline,
+            server: None,
+            finished: false,
+        };
+        let negotiated = Negotiated {
+            offered,
+            requested: NEEDED,
+            granted: info.features,
+        };
+        unfinished.start(Arc::new(self.disk), size_bytes, &geometry, negotiated, end)
+    }
+
+    fn check(&self, size_bytes: u64, geometry: &Geometry) -> Result<()> {
+        geometry.check(size_bytes)?;
+        if !(1..=MAX_QUEUE_DEPTH).contains(&self.depth) {
+            return Err(Error::invalid(format!(
+                "queue depth {} is not between 1 and {MAX_QUEUE_DEPTH}",
+                self.depth
+            )));
+        }
+        if !(1..=MAX_NR_QUEUES).contains(&self.queues) {
+            return Err(Error::invalid(format!(
+                "{} queues are not between 1 and {MAX_NR_QUEUES}",
+                self.queues
+            )));
+        }
+        match self.id {
+            Some(id) if id.0 > MAX_DEV_ID => Err(Error::invalid(format!(
+                "device id {id} is above {MAX_DEV_ID}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A device that was added and is not started. Dropped before it is finished, it is deleted again.
+struct Unfinished {
+    control: Control,
+    info: DeviceInfo,
+    deadline: Duration,
+    server: Option<Arc<Server>>,
+    finished: bool,
+}
+
+impl Unfinished {
+    fn start<D: Disk>(
+        mut self,
+        disk: Arc<D>,
+        size_bytes: u64,
+        geometry: &Geometry,
+        negotiated: Negotiated,
+        end: Instant,
+    ) -> Result<Device> {
+        let id = self.info.id;
+        self.control.set_params(id, &params(size_bytes, geometry))?;
+        let (node, identity) = open_node(id)?;
+        let server = Arc::new(Server::new(id, node, self.info.queues, self.info.depth)?);
+        self.server = Some(Arc::clone(&server));
+        self.spawn(&server, &disk, geometry)?;
+        self.wait_armed(&server, end)?;
+        self.control
+            .start(id)
+            .map_err(|error| why_not_started(&server, error))?;
+        self.finished = true;
+        Ok(Device::new(id, server, negotiated, identity, self.deadline))
+    }
+
+    fn spawn<D: Disk>(
+        &mut self,
+        server: &Arc<Server>,
+        disk: &Arc<D>,
+        geometry: &Geometry,
+    ) -> Result<()> {
+        let max_io_bytes = usize::try_from(geometry.max_io_bytes)
+            .map_err(|_| Error::invalid("the maximum I/O size does not fit in memory"))?;
+        for queue in (0..self.info.queues).map(QueueId) {
+            let spawned = self
+                .control
+                .queue_affinity(self.info.id, queue)
+                .and_then(|cpus| server.spawn(queue, cpus, max_io_bytes, Arc::clone(disk)));
+            if spawned.is_err() {
+                // Threads that were never started will not end: count them out.
+                let missing = server.queues() - usize::from(queue.0);
+                server.progress.update(|stand| stand.ended += missing);
+            }
+            spawned?;
+        }
+        Ok(())
+    }
+
+    /// START_DEV waits for every tag to be fetched: it is sent only when that is known.
+    fn wait_armed(&self, server: &Server, end: Instant) -> Result<()> {
+        let all = server.queues();
+        let stand = server
+            .progress
+            .wait_until(end, |stand| stand.armed == all || stand.ended > 0)
+            .ok_or_else(|| {
+                let message = format!(
+                    "the queues of device {} were not armed within {:?}",
+                    self.info.id, self.deadline
+                );
+                Error::new(ErrorKind::TimedOut, message).with_device(self.info.id)
+            })?;
+        match &stand.failure {
+            Some(reason) => Err(server.failure(reason)),
+            None if stand.ended > 0 => Err(server.failure("it was stopped before it started")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let id = self.info.id;
+        if let Some(server) = &self.server {
+            server.wake_all();
+            let ended = server.wait_ended(Instant::now() + self.deadline);
+            server.close();
+            if !ended {
+                // DEL_DEV would wait for the disk too, and hold the driver's lock meanwhile, so
+                // that no device of the host could be made or deleted.
+                tracing::error!(
+                    device = id.0,
+                    "the disk holds queue threads of a device that did not start: it is left"
+                );
+                return;
+            }
+        }
+        if let Err(error) = self.control.delete(id) {
+            tracing::error!(
+                device = id.0,
+                ?error,
+                "cannot delete a device that did not start"
+            );
+        }
+    }
+}
+
+/// A queue that failed meanwhile is the reason, whatever START_DEV says.
+fn why_not_started(server: &Server, error: Error) -> Error {
+    match server.progress.update(|stand| stand.failure.clone()) {
+        Some(reason) => server.failure(&reason),
+        None => error,
+    }
+}
+
+fn open_node(id: DeviceId) -> Result<(OwnedFd, NodeIdentity)> {
+    let path = id.char_path();
+    let cannot = |errno| {
+        Error::io(format!("cannot open {}", path.display()), errno)
+            .with_device(id)
+            .with_hint("check that /dev is the host's devtmpfs, and who else has the node open")
+    };
+    let node =
+        rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(cannot)?;
+    let stat = rustix::fs::fstat(&node).map_err(cannot)?;
+    Ok((node, NodeIdentity::new(id, &stat)))
+}

@@ -1,0 +1,269 @@
+//! A device and its life: [`Builder::start`] makes it, [`Device::stop`] or dropping it ends it.
+
+mod builder;
+mod params;
+mod progress;
+mod server;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oxublk_sys::Features;
+use rustix::fs::Stat;
+
+pub use self::builder::Builder;
+use self::server::Server;
+use crate::control::{Control, DeviceInfo};
+use crate::disk::Disk;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::DeviceId;
+use crate::metrics::Metrics;
+
+/// A started device, served by threads of this process.
+///
+/// Dropping it stops and deletes it, as [`stop`](Self::stop) does; an error is logged then.
+#[derive(Debug)]
+#[must_use = "a device is stopped and deleted when it is dropped"]
+pub struct Device {
+    id: DeviceId,
+    server: Arc<Server>,
+    negotiated: Negotiated,
+    identity: NodeIdentity,
+    deadline: Duration,
+    removed: bool,
+}
+
+/// Features of the driver, and what became of them for one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// What this kernel's driver can do.
+    pub offered: Features,
+    /// What was asked for.
+    pub requested: Features,
+    /// What the device got: the driver adds what it always does.
+    pub granted: Features,
+}
+
+/// Asks a device to stop, from any thread: [`Device::stopper`].
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Server>);
+
+impl Stopper {
+    /// Has [`Device::wait`] return. Does not wait itself.
+    pub fn stop(&self) {
+        self.0.progress.update(|stand| stand.asked_to_stop = true);
+    }
+}
+
+impl Device {
+    /// Begins a device that `disk` answers for.
+    pub fn builder<D: Disk>(disk: D) -> Builder<D> {
+        Builder::new(disk)
+    }
+
+    fn new(
+        id: DeviceId,
+        server: Arc<Server>,
+        negotiated: Negotiated,
+        identity: NodeIdentity,
+        deadline: Duration,
+    ) -> Self {
+        Self {
+            id,
+            server,
+            negotiated,
+            identity,
+            deadline,
+            removed: false,
+        }
+    }
+
+    /// The device's number.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// The disk that clients use: `/dev/ublkbN`.
+    #[must_use]
+    pub fn block_path(&self) -> PathBuf {
+        self.id.block_path()
+    }
+
+    /// The server's side: `/dev/ublkcN`.
+    #[must_use]
+    pub fn char_path(&self) -> PathBuf {
+        self.id.char_path()
+    }
+
+    /// Which features were offered, requested and granted.
+    #[must_use]
+    pub fn features(&self) -> Negotiated {
+        self.negotiated
+    }
+
+    /// What the driver says of the device now.
+    ///
+    /// # Errors
+    /// What [`Control::open`] and [`Control::info`] return.
+    pub fn info(&self) -> Result<DeviceInfo> {
+        Control::open()?.info(self.id)
+    }
+
+    /// What the device did so far, and what it is doing.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::snapshot(&self.server.metrics)
+    }
+
+    /// Something that asks the device to stop from another thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.server))
+    }
+
+    /// Waits until a [`Stopper`] asks, or somebody else stopped the device.
+    ///
+    /// # Errors
+    /// [`ErrorKind::QueueFailed`] when a queue thread failed: the device is gone then.
+    pub fn wait(&self) -> Result<()> {
+        let all = self.server.queues();
+        let stand = self
+            .server
+            .progress
+            .wait(|stand| stand.asked_to_stop || stand.ended == all);
+        match &stand.failure {
+            Some(reason) => Err(self.server.failure(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops and deletes the device, and returns when nothing of it is left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TimedOut`] when the disk does not answer a request within the deadline: the
+    /// error names the requests. [`ErrorKind::Busy`] when the device is deleted, and somebody
+    /// still has it open: its id becomes free when they close it.
+    pub fn stop(mut self) -> Result<()> {
+        self.remove()
+    }
+
+    /// Each step says what it could not do; after the first that fails the rest makes no sense.
+    fn remove(&mut self) -> Result<()> {
+        self.removed = true;
+        let end = Instant::now() + self.deadline;
+        let mut control = Control::open()?;
+        if self.identity.is_there() {
+            control.set_deadline(self.deadline);
+            gone_is_fine(control.stop(self.id)).map_err(|error| self.blame(error))?;
+        }
+        if !self.server.wait_ended(end) {
+            let message = format!("the queues of device {} did not end in time", self.id);
+            return Err(self.blame(Error::new(ErrorKind::TimedOut, message).with_device(self.id)));
+        }
+        // While the node is open nobody else can get this id; when it is closed, the id may be
+        // another device's at any time. So: deletion first, and it must not wait for the close.
+        if self.identity.is_there() {
+            gone_is_fine(control.delete_async(self.id))?;
+        }
+        self.server.close();
+        self.wait_freed(&mut control, end)
+    }
+
+    /// Waits until the id is free. The driver announces that to nobody but a DEL_DEV, which must
+    /// not be sent for an id that may be another's by now; to ask is harmless.
+    fn wait_freed(&self, control: &mut Control, end: Instant) -> Result<()> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match control.info(self.id) {
+                Err(error) if error.kind() == ErrorKind::NoSuchDevice => return Ok(()),
+                Err(error) => return Err(error),
+                // The id is in use again, by another device.
+                Ok(_) if self.id.char_path().exists() => return Ok(()),
+                Ok(_) if Instant::now() >= end => {
+                    let message = format!(
+                        "device {} is deleted, but {} is still open, so that its id is not free",
+                        self.id,
+                        self.block_path().display()
+                    );
+                    return Err(Error::new(ErrorKind::Busy, message)
+                        .with_device(self.id)
+                        .with_hint("unmount and close it; the id becomes free by itself then"));
+                }
+                Ok(_) => thread::sleep(pause),
+            }
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Adds to an error which requests the disk holds.
+    fn blame(&self, error: Error) -> Error {
+        let held: Vec<String> = self
+            .metrics()
+            .queues
+            .iter()
+            .flat_map(|queue| {
+                queue
+                    .in_flight
+                    .iter()
+                    .map(move |request| (queue.queue, request))
+            })
+            .map(|(queue, request)| {
+                let age = Duration::from_nanos(request.age_ns);
+                format!(
+                    "queue {queue} tag {}: a {} for {age:.1?}",
+                    request.tag,
+                    request.operation.name()
+                )
+            })
+            .collect();
+        if held.is_empty() {
+            return error;
+        }
+        let message = format!("{error}; the disk has not answered {}", held.join(", "));
+        Error::new(error.kind(), message)
+            .with_device(self.id)
+            .with_hint("the disk must answer or fail these requests before the device can go")
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.removed {
+            return;
+        }
+        if let Err(error) = self.remove() {
+            tracing::error!(device = self.id.0, ?error, "cannot remove a device");
+        }
+    }
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NoSuchDevice => Ok(()),
+        other => other,
+    }
+}
+
+/// Which character node is ours: an id that was freed may be another device's soon.
+#[derive(Debug)]
+struct NodeIdentity {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl NodeIdentity {
+    fn new(id: DeviceId, stat: &Stat) -> Self {
+        Self {
+            path: id.char_path(),
+            inode: stat.st_ino,
+        }
+    }
+
+    /// Whether our node is still in `/dev`: nobody deleted the device.
+    fn is_there(&self) -> bool {
+        rustix::fs::stat(&self.path).is_ok_and(|stat| stat.st_ino == self.inode)
+    }
+}

@@ -1,0 +1,229 @@
+//! A device's server: its queue threads and what they share.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::thread::CpuSet;
+
+use super::progress::Progress;
+use crate::disk::Disk;
+use crate::error::{Error, ErrorKind, Result, errno_text};
+use crate::id::{DeviceId, QueueId};
+use crate::metrics::QueueMetrics;
+use crate::queue::{Ended, Queue, QueueError, Uring, UringSetup};
+
+/// What the queue threads of a device and its owner share.
+#[derive(Debug)]
+pub(super) struct Server {
+    device: DeviceId,
+    /// `/dev/ublkcN`. While it is open the driver keeps the id from being used anew.
+    node: Mutex<Option<Arc<OwnedFd>>>,
+    /// Readable when the queues shall leave.
+    wake: OwnedFd,
+    pub(super) progress: Progress,
+    pub(super) metrics: Box<[Arc<QueueMetrics>]>,
+}
+
+/// What one queue thread starts with.
+struct QueuePlan {
+    queue: QueueId,
+    cpus: Vec<usize>,
+    max_io_bytes: usize,
+    metrics: Arc<QueueMetrics>,
+}
+
+impl Server {
+    pub(super) fn new(device: DeviceId, node: OwnedFd, queues: u16, depth: u16) -> Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| Error::io("cannot make an eventfd", errno).with_device(device))?;
+        Ok(Self {
+            device,
+            node: Mutex::new(Some(Arc::new(node))),
+            wake,
+            progress: Progress::default(),
+            metrics: (0..queues)
+                .map(|queue| Arc::new(QueueMetrics::new(QueueId(queue), depth)))
+                .collect(),
+        })
+    }
+
+    pub(super) fn queues(&self) -> usize {
+        self.metrics.len()
+    }
+
+    /// Starts the thread of a queue. It tells of itself through `progress`.
+    pub(super) fn spawn<D: Disk>(
+        self: &Arc<Self>,
+        queue: QueueId,
+        cpus: Vec<usize>,
+        max_io_bytes: usize,
+        disk: Arc<D>,
+    ) -> Result<()> {
+        let failed = |error| Error::io(format!("cannot start the thread of queue {queue}"), error);
+        let metrics = self
+            .metrics
+            .get(usize::from(queue.0))
+            .cloned()
+            .ok_or_else(|| {
+                Error::invalid(format!("device {} has no queue {queue}", self.device))
+            })?;
+        let plan = QueuePlan {
+            queue,
+            cpus,
+            max_io_bytes,
+            metrics,
+        };
+        let server = Arc::clone(self);
+        thread::Builder::new()
+            .name(format!("ublk{}q{queue}", self.device))
+            .spawn(move || server.run(&plan, disk))
+            .map(drop)
+            .map_err(|error| failed(error).with_device(self.device))
+    }
+
+    /// A queue thread's whole life.
+    fn run<D: Disk>(&self, plan: &QueuePlan, disk: Arc<D>) {
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve(plan, disk)));
+        let failure = match served {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some("its thread panicked".to_owned()),
+        };
+        if let Some(reason) = &failure {
+            tracing::error!(
+                device = self.device.0,
+                queue = plan.queue.0,
+                reason,
+                "a queue failed"
+            );
+            // A device with a queue that nobody serves would hang its clients: all leave.
+            self.wake_all();
+        }
+        let last_of_failed = self.progress.update(|stand| {
+            stand.ended += 1;
+            if let Some(reason) = failure {
+                let reason = format!("queue {} failed: {reason}", plan.queue);
+                stand.failure.get_or_insert(reason);
+            }
+            stand.ended == self.queues() && stand.failure.is_some()
+        });
+        if last_of_failed {
+            // The last close tells the driver that the server is gone; it fails what waits.
+            self.close();
+        }
+    }
+
+    fn serve<D: Disk>(&self, plan: &QueuePlan, disk: Arc<D>) -> std::result::Result<(), String> {
+        settle_in(self.device, plan);
+        let node = self.node().ok_or("the device was closed")?;
+        let setup = UringSetup {
+            device: node.as_fd(),
+            wake: self.wake.as_fd(),
+            queue: plan.queue,
+            depth: plan.metrics.depth(),
+            max_io_bytes: plan.max_io_bytes,
+        };
+        let ring = Uring::new(&setup).map_err(|error| {
+            let error = crate::control::no_ring(error);
+            format!("{error:?}")
+        })?;
+        let mut queue = Queue::new(
+            self.device,
+            plan.queue,
+            ring,
+            disk,
+            Arc::clone(&plan.metrics),
+        );
+        let served = queue.arm().and_then(|()| {
+            self.progress.update(|stand| stand.armed += 1);
+            queue.serve()
+        });
+        match served {
+            Ok(Ended::Stopped) => Ok(()),
+            Ok(Ended::Woken) => {
+                queue.into_ring().abandon();
+                Ok(())
+            }
+            Err(error) => {
+                queue.into_ring().abandon();
+                Err(describe(&error))
+            }
+        }
+    }
+
+    /// Waits until every queue thread has ended; false when that takes longer than until `end`.
+    pub(super) fn wait_ended(&self, end: Instant) -> bool {
+        let all = self.queues();
+        self.progress
+            .wait_until(end, |stand| stand.ended == all)
+            .is_some()
+    }
+
+    /// Has every queue thread leave when its disk lets it.
+    pub(super) fn wake_all(&self) {
+        // The counter cannot overflow, so that the write cannot block or fail.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Closes `/dev/ublkcN`; threads that still serve keep it open until they end.
+    pub(super) fn close(&self) {
+        self.node
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    fn node(&self) -> Option<Arc<OwnedFd>> {
+        self.node
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The error of a device one of whose queues failed.
+    pub(super) fn failure(&self, reason: &str) -> Error {
+        Error::new(
+            ErrorKind::QueueFailed,
+            format!("device {}: {reason}", self.device),
+        )
+        .with_device(self.device)
+    }
+}
+
+/// Prepares the calling thread to serve: on the queue's CPUs, and marked as one whose work the
+/// kernel's writeback waits for, so that its own allocations do not wait for writeback. Both are
+/// better to have, and not needed.
+fn settle_in(device: DeviceId, plan: &QueuePlan) {
+    let (device, queue) = (device.0, plan.queue.0);
+    let mut set = CpuSet::new();
+    for &cpu in plan.cpus.iter().filter(|&&cpu| cpu < CpuSet::MAX_CPU) {
+        set.set(cpu);
+    }
+    if set.count() > 0
+        && let Err(error) = rustix::thread::sched_setaffinity(None, &set)
+    {
+        tracing::debug!(device, queue, %error, "cannot bind the queue's thread to its CPUs");
+    }
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::debug!(device, queue, %error, "cannot mark the queue's thread as an I/O flusher");
+    }
+}
+
+fn describe(error: &QueueError) -> String {
+    match error {
+        QueueError::Ring(error) => format!("its ring failed: {error}"),
+        QueueError::Refused(tag, errno) => {
+            format!(
+                "the driver refused a command of tag {tag} ({})",
+                errno_text(*errno)
+            )
+        }
+        QueueError::Unexpected(tag, result) => {
+            format!("tag {tag} completed with {result} when it was not with the driver")
+        }
+    }
+}

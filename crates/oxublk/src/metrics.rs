@@ -1,0 +1,412 @@
+//! Counters, latencies and requests in flight, per queue.
+//!
+//! Each queue's thread is the only writer of its cells, so it writes with plain loads and stores
+//! that readers see sooner or later: no lock, no allocation, nothing shared between queues.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use histogram::{AtomicHistogram, Config, Histogram};
+
+use crate::id::{QueueId, Tag};
+use crate::operation::Operation;
+
+const OPERATIONS: usize = Operation::ALL.len();
+/// Buckets of 1/32 of their value (3 %), up to 2^40 ns (18 minutes).
+const GROUPING_POWER: u8 = 5;
+const MAX_VALUE_POWER: u8 = 40;
+/// The parameters of every latency histogram, checked by the compiler.
+const LATENCIES: Config = match Config::new(GROUPING_POWER, MAX_VALUE_POWER) {
+    Ok(config) => config,
+    Err(_) => unreachable!(),
+};
+const MAX_LATENCY_NS: u64 = (1 << MAX_VALUE_POWER) - 1;
+
+/// What one queue's thread writes and anybody reads.
+#[derive(Debug)]
+pub struct QueueMetrics {
+    queue: QueueId,
+    operations: [OperationCells; OPERATIONS],
+    /// One cell a tag: 0 with the driver, else the monotonic time in ns at which the request was
+    /// reaped, shifted left by 3, plus its operation's index and one.
+    tags: Box<[AtomicU64]>,
+}
+
+#[derive(Debug)]
+struct OperationCells {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    errors: AtomicU64,
+    latency: AtomicHistogram,
+}
+
+/// Adds to a cell whose only writer is this thread.
+fn bump(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+impl QueueMetrics {
+    /// Cells for a queue with `depth` tags.
+    #[must_use]
+    pub fn new(queue: QueueId, depth: u16) -> Self {
+        Self {
+            queue,
+            operations: std::array::from_fn(|_| OperationCells {
+                requests: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                errors: AtomicU64::new(0),
+                latency: AtomicHistogram::with_config(&LATENCIES),
+            }),
+            tags: (0..depth).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// How many tags the queue has.
+    #[must_use]
+    pub fn depth(&self) -> u16 {
+        u16::try_from(self.tags.len()).unwrap_or(u16::MAX)
+    }
+
+    pub(crate) fn began(&self, tag: Tag, operation: Operation, now_ns: u64) {
+        if let Some(cell) = self.tags.get(tag.index()) {
+            cell.store(now_ns << 3 | (operation.index() as u64 + 1), Relaxed);
+        }
+    }
+
+    pub(crate) fn answered(&self, tag: Tag) {
+        if let Some(cell) = self.tags.get(tag.index()) {
+            cell.store(0, Relaxed);
+        }
+    }
+
+    /// Counts a batch whose answers are handed over now, and empties it. Returns the mean time
+    /// that the disk took for one of its requests.
+    pub(crate) fn settle(&self, batch: &mut Batch, now_ns: u64) -> u64 {
+        let latency_ns = now_ns.saturating_sub(batch.reaped_ns).min(MAX_LATENCY_NS);
+        let mean_ns = now_ns.saturating_sub(batch.settled_ns) / batch.requests().max(1);
+        for (cells, counts) in self.operations.iter().zip(&mut batch.counts) {
+            if counts.requests == 0 {
+                continue;
+            }
+            bump(&cells.requests, counts.requests);
+            bump(&cells.bytes, counts.bytes);
+            bump(&cells.errors, counts.errors);
+            // Cannot be out of range: the latency was bounded above.
+            let _ = cells.latency.add(latency_ns, counts.requests);
+            *counts = Counts::default();
+        }
+        batch.settled_ns = now_ns;
+        mean_ns
+    }
+
+    /// What the queue did so far, and what it is doing.
+    #[must_use]
+    pub fn report(&self) -> QueueReport {
+        self.report_at(now_ns())
+    }
+
+    fn report_at(&self, now_ns: u64) -> QueueReport {
+        let requests_in_flight: Vec<InFlight> = self
+            .tags
+            .iter()
+            .zip(0..)
+            .filter_map(|(cell, tag)| InFlight::decode(cell.load(Relaxed), Tag(tag), now_ns))
+            .collect();
+        QueueReport {
+            queue: self.queue,
+            operations: Operation::ALL
+                .iter()
+                .zip(&self.operations)
+                .map(|(&operation, cells)| cells.snapshot(operation))
+                .collect(),
+            in_flight: requests_in_flight,
+        }
+    }
+}
+
+impl OperationCells {
+    fn snapshot(&self, operation: Operation) -> OperationReport {
+        OperationReport {
+            operation,
+            requests: self.requests.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+            latency: self.latency.load(),
+        }
+    }
+}
+
+/// Answers that are not yet handed to the driver, by operation.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    counts: [Counts; OPERATIONS],
+    /// When the requests were reaped.
+    reaped_ns: u64,
+    /// Until when the time is accounted for.
+    settled_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    requests: u64,
+    bytes: u64,
+    errors: u64,
+}
+
+impl Batch {
+    pub(crate) fn reaped_at(&mut self, now_ns: u64) {
+        self.reaped_ns = now_ns;
+        self.settled_ns = now_ns;
+    }
+
+    /// The time until now is not the disk's.
+    pub(crate) fn resumed_at(&mut self, now_ns: u64) {
+        self.settled_ns = now_ns;
+    }
+
+    pub(crate) fn add(&mut self, operation: Operation, bytes: u64, failed: bool) {
+        let counts = &mut self.counts[operation.index()];
+        counts.requests += 1;
+        if failed {
+            counts.errors += 1;
+        } else {
+            counts.bytes += bytes;
+        }
+    }
+
+    fn requests(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.requests).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests() == 0
+    }
+}
+
+/// What a device did so far, and what it is doing: [`Device::metrics`](crate::Device::metrics).
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Metrics {
+    /// One report a queue.
+    pub queues: Vec<QueueReport>,
+}
+
+/// One queue's part of [`Metrics`].
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct QueueReport {
+    /// Which queue.
+    pub queue: QueueId,
+    /// One report for each [`Operation`], in their order.
+    pub operations: Vec<OperationReport>,
+    /// Requests that the driver delivered and the disk has not answered.
+    pub in_flight: Vec<InFlight>,
+}
+
+/// One operation's counters and latencies.
+#[derive(Clone, Debug)]
+pub struct OperationReport {
+    /// Which operation.
+    pub operation: Operation,
+    /// Requests answered, failed ones included.
+    pub requests: u64,
+    /// Bytes read, written, discarded or zeroed by requests that did not fail.
+    pub bytes: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+    /// From reaping a request to handing its answer over, in ns.
+    latency: Histogram,
+}
+
+/// A request that waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct InFlight {
+    /// Its tag.
+    pub tag: Tag,
+    /// What it asks.
+    pub operation: Operation,
+    /// Since when, in ns.
+    pub age_ns: u64,
+}
+
+impl InFlight {
+    fn decode(cell: u64, tag: Tag, now_ns: u64) -> Option<Self> {
+        let index = usize::try_from(cell & 7).ok()?.checked_sub(1)?;
+        let operation = *Operation::ALL.get(index)?;
+        Some(Self {
+            tag,
+            operation,
+            age_ns: now_ns.saturating_sub(cell >> 3),
+        })
+    }
+}
+
+/// Latencies in ns: from reaping a request to handing its answer to the driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Latency {
+    /// Half of the requests took at most this.
+    pub p50_ns: u64,
+    /// 90 % took at most this.
+    pub p90_ns: u64,
+    /// 99 % took at most this.
+    pub p99_ns: u64,
+    /// 99.9 % took at most this.
+    pub p99_9_ns: u64,
+    /// 99.99 % took at most this.
+    pub p99_99_ns: u64,
+    /// All took at most this.
+    pub max_ns: u64,
+}
+
+impl Latency {
+    /// None when nothing was measured.
+    fn of(histogram: &Histogram) -> Option<Self> {
+        let at = |quantile| Some(histogram.quantile_bucket(quantile).ok()??.end());
+        Some(Self {
+            p50_ns: at(0.5)?,
+            p90_ns: at(0.9)?,
+            p99_ns: at(0.99)?,
+            p99_9_ns: at(0.999)?,
+            p99_99_ns: at(0.9999)?,
+            max_ns: at(1.0)?,
+        })
+    }
+}
+
+impl OperationReport {
+    /// How long this operation's requests took; none when there were none.
+    #[must_use]
+    pub fn latency(&self) -> Option<Latency> {
+        Latency::of(&self.latency)
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.bytes += other.bytes;
+        self.errors += other.errors;
+        if let Ok(sum) = self.latency.wrapping_add(&other.latency) {
+            self.latency = sum;
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for OperationReport {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = serializer.serialize_struct("OperationReport", 5)?;
+        fields.serialize_field("operation", &self.operation)?;
+        fields.serialize_field("requests", &self.requests)?;
+        fields.serialize_field("bytes", &self.bytes)?;
+        fields.serialize_field("errors", &self.errors)?;
+        fields.serialize_field("latency", &self.latency())?;
+        fields.end()
+    }
+}
+
+impl Metrics {
+    pub(crate) fn snapshot(queues: &[Arc<QueueMetrics>]) -> Self {
+        let now_ns = now_ns();
+        Self {
+            queues: queues.iter().map(|queue| queue.report_at(now_ns)).collect(),
+        }
+    }
+
+    /// All queues together, one report an operation.
+    #[must_use]
+    pub fn total(&self) -> Vec<OperationReport> {
+        let mut reports = self.queues.iter().map(|queue| &queue.operations);
+        let Some(mut total) = reports.next().cloned() else {
+            return Vec::new();
+        };
+        for report in reports {
+            total
+                .iter_mut()
+                .zip(report)
+                .for_each(|(sum, part)| sum.merge(part));
+        }
+        total
+    }
+
+    /// How many requests wait for the disk.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.queues.iter().map(|queue| queue.in_flight.len()).sum()
+    }
+
+    /// How long the oldest of them has waited.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        let ages = self
+            .queues
+            .iter()
+            .flat_map(|queue| &queue.in_flight)
+            .map(|r| r.age_ns);
+        ages.max().map(Duration::from_nanos)
+    }
+}
+
+/// `CLOCK_MONOTONIC` in ns: the clock of the kernel's block layer, so that times can be compared.
+pub(crate) fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // The monotonic clock starts at boot and is never negative.
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_counted_by_operation_with_one_latency() {
+        let metrics = QueueMetrics::new(QueueId(0), 4);
+        let mut batch = Batch::default();
+        batch.reaped_at(1_000);
+        batch.add(Operation::Read, 4096, false);
+        batch.add(Operation::Read, 512, false);
+        batch.add(Operation::Write, 512, true);
+        assert_eq!(metrics.settle(&mut batch, 4_000), 1_000, "mean of three");
+        assert!(batch.is_empty());
+        let report = metrics.report_at(5_000);
+        let read = &report.operations[Operation::Read.index()];
+        assert_eq!((read.requests, read.bytes, read.errors), (2, 4608, 0));
+        let write = &report.operations[Operation::Write.index()];
+        assert_eq!((write.requests, write.bytes, write.errors), (1, 0, 1));
+        let p50 = read.latency().expect("measured").p50_ns;
+        assert!((3_000..3_100).contains(&p50), "{p50}");
+    }
+
+    #[test]
+    fn requests_in_flight_have_an_age() {
+        let metrics = Arc::new(QueueMetrics::new(QueueId(3), 4));
+        metrics.began(Tag(2), Operation::Flush, now_ns() - 5_000_000);
+        let snapshot = Metrics::snapshot(std::slice::from_ref(&metrics));
+        assert_eq!(snapshot.in_flight(), 1);
+        assert!(snapshot.oldest().expect("one") >= Duration::from_millis(5));
+        let request = snapshot.queues[0].in_flight[0];
+        assert_eq!((request.tag, request.operation), (Tag(2), Operation::Flush));
+        metrics.answered(Tag(2));
+        assert_eq!(Metrics::snapshot(&[metrics]).in_flight(), 0);
+    }
+
+    #[test]
+    fn queues_add_up() {
+        let queues = [QueueId(0), QueueId(1)].map(|id| Arc::new(QueueMetrics::new(id, 1)));
+        for queue in &queues {
+            let mut batch = Batch::default();
+            batch.reaped_at(0);
+            batch.add(Operation::Discard, 1 << 30, false);
+            queue.settle(&mut batch, u64::MAX);
+        }
+        let total = Metrics::snapshot(&queues).total();
+        let discard = &total[Operation::Discard.index()];
+        assert_eq!((discard.requests, discard.bytes), (2, 2 << 30));
+        assert!(
+            discard.latency().is_some(),
+            "an absurd latency is bounded, not lost"
+        );
+    }
+}

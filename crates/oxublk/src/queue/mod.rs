@@ -1,0 +1,227 @@
+//! One queue of a device: its loop from the driver's requests to the disk and back.
+//!
+//! [`Queue`] is the loop, [`Tags`] the state machine of the tags, [`Request`] what one request
+//! means. They see the kernel only through the [`Ring`] trait: `Uring` is the real one, the
+//! model in `oxublk-sim` another. This module is public for that model and for tests; a program
+//! that serves a device wants [`Device`](crate::Device).
+
+mod buffers;
+mod request;
+mod ring;
+mod tag;
+#[cfg(test)]
+mod tests;
+mod uring;
+
+use std::io;
+use std::sync::Arc;
+
+pub use request::{Answer, Failure, Request};
+pub use ring::{Completion, Ring};
+pub use tag::{Held, Outcome, Tags};
+pub(crate) use uring::{Uring, UringSetup};
+
+use crate::disk::Disk;
+use crate::id::{DeviceId, QueueId, Tag};
+use crate::metrics::{Batch, QueueMetrics};
+
+/// Answers wait for the rest of their batch while a request takes less than this on average, so
+/// that one system call serves all of them; a slower disk's answers are handed over one by one,
+/// so that none waits for another's.
+const SLOW_NS: u64 = 20_000;
+
+/// Why a queue ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The driver gave back every tag: the device is stopped.
+    Stopped,
+    /// Somebody asked the queue to leave.
+    Woken,
+}
+
+/// What makes a queue unable to go on.
+#[derive(Debug)]
+pub enum QueueError {
+    /// The ring failed.
+    Ring(io::Error),
+    /// The driver refused a command of this tag with this errno (positive).
+    Refused(Tag, i32),
+    /// A completion for this tag, with this result, that the tag's state does not allow.
+    Unexpected(Tag, i32),
+}
+
+impl From<io::Error> for QueueError {
+    fn from(error: io::Error) -> Self {
+        Self::Ring(error)
+    }
+}
+
+/// A queue: a ring, its tags, and the disk that answers.
+#[derive(Debug)]
+pub struct Queue<R, D> {
+    device: DeviceId,
+    queue: QueueId,
+    ring: R,
+    disk: D,
+    tags: Tags,
+    metrics: Arc<QueueMetrics>,
+    /// Requests reaped and not yet answered, in the order of their arrival. Room for every tag.
+    waiting: Vec<(Held, Request)>,
+    /// Answers written down and not yet handed to the driver.
+    batch: Batch,
+    /// How long the disk took for a request of late: a moving mean, in which the latest counts half.
+    mean_ns: u64,
+    /// Somebody asked the queue to leave. It may come as early as while the tags are armed.
+    woken: bool,
+}
+
+impl<R: Ring, D: Disk> Queue<R, D> {
+    /// A queue with `metrics.depth()` tags, not yet armed.
+    pub fn new(
+        device: DeviceId,
+        queue: QueueId,
+        ring: R,
+        disk: D,
+        metrics: Arc<QueueMetrics>,
+    ) -> Self {
+        let depth = metrics.depth();
+        Self {
+            device,
+            queue,
+            ring,
+            disk,
+            tags: Tags::new(depth),
+            metrics,
+            waiting: Vec::with_capacity(usize::from(depth)),
+            batch: Batch::default(),
+            mean_ns: 0,
+            woken: false,
+        }
+    }
+
+    /// Gives every tag to the driver. When this returns the driver has accepted each fetch, or
+    /// will refuse it with a completion that [`serve`](Self::serve) reports.
+    ///
+    /// # Errors
+    /// The ring failed, or the driver refused a fetch.
+    pub fn arm(&mut self) -> Result<(), QueueError> {
+        for tag in self.tags.all() {
+            self.ring.fetch(tag)?;
+            self.tags.fetch(tag);
+        }
+        self.ring.enter(false)?;
+        // A refused fetch completes at once. Requests cannot have come yet, or no earlier than
+        // the last queue armed: they wait in `waiting`.
+        self.reap()
+    }
+
+    /// Answers requests until the device is stopped or the queue is asked to leave.
+    ///
+    /// # Errors
+    /// What makes the queue unable to go on; the device must be taken down then.
+    pub fn serve(&mut self) -> Result<Ended, QueueError> {
+        loop {
+            self.answer_waiting()?;
+            if self.woken {
+                self.ring.enter(false)?;
+                return Ok(Ended::Woken);
+            }
+            if self.tags.all_gone() {
+                return Ok(Ended::Stopped);
+            }
+            self.ring.enter(true)?;
+            self.reap()?;
+        }
+    }
+
+    /// The ring, when the queue has ended.
+    pub fn into_ring(self) -> R {
+        self.ring
+    }
+
+    /// Takes in everything that came back.
+    fn reap(&mut self) -> Result<(), QueueError> {
+        let now_ns = self.ring.now_ns();
+        self.batch.reaped_at(now_ns);
+        while let Some(completion) = self.ring.next_completion() {
+            let Completion::Tag(tag, result) = completion else {
+                self.woken = true;
+                continue;
+            };
+            match self.tags.complete(tag, result) {
+                Outcome::Request(held) => {
+                    let request = Request::new(&self.ring.descriptor(&held));
+                    self.metrics.began(tag, request.operation, now_ns);
+                    self.waiting.push((held, request));
+                }
+                Outcome::Gone => {}
+                Outcome::Refused { errno } => return Err(QueueError::Refused(tag, errno)),
+                Outcome::Unexpected => return Err(QueueError::Unexpected(tag, result)),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_waiting(&mut self) -> Result<(), QueueError> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for (held, request) in waiting.drain(..) {
+            self.answer(held, &request)?;
+            if self.mean_ns > SLOW_NS {
+                self.settle();
+                self.ring.enter(false)?;
+                // The driver's own time, in which it copies the data, says nothing about the disk.
+                self.batch.resumed_at(self.ring.now_ns());
+            }
+        }
+        self.waiting = waiting;
+        self.settle();
+        Ok(())
+    }
+
+    /// Has the disk answer one request and writes the answer down for the driver.
+    fn answer(&mut self, held: Held, request: &Request) -> Result<(), QueueError> {
+        let answer = request.answer(&self.disk, self.ring.buffer(&held));
+        if let Some(failure) = &answer.failure {
+            self.log(held.tag(), request, failure);
+        }
+        let tag = self.tags.answer(held);
+        self.ring.commit(tag, answer.result)?;
+        self.metrics.answered(tag);
+        self.batch
+            .add(request.operation, request.length, answer.failure.is_some());
+        Ok(())
+    }
+
+    /// The answers so far are the driver's: counts them with the time they took.
+    fn settle(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let latest_ns = self.metrics.settle(&mut self.batch, self.ring.now_ns());
+        self.mean_ns = self.mean_ns.midpoint(latest_ns);
+    }
+
+    #[cold]
+    fn log(&self, tag: Tag, request: &Request, failure: &Failure) {
+        let (device, queue) = (self.device.0, self.queue.0);
+        let operation = request.operation.name();
+        let Request { offset, length, .. } = *request;
+        match failure {
+            Failure::Error(error) => {
+                tracing::warn!(device, queue, tag = tag.0, operation, offset, length, %error, "the disk failed a request");
+            }
+            Failure::Panic(message) => {
+                tracing::error!(
+                    device,
+                    queue,
+                    tag = tag.0,
+                    operation,
+                    offset,
+                    length,
+                    message,
+                    "the disk panicked in a request"
+                );
+            }
+        }
+    }
+}
