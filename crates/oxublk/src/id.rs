@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// The number `N` of `/dev/ublkcN` and `/dev/ublkbN`: 0 to 1,048,575.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DeviceId(pub u32);
 
 impl DeviceId {
@@ -36,7 +36,7 @@ impl fmt::Display for DeviceId {
 
 /// A blk-mq hardware queue of a device, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct QueueId(pub u16);
 
 impl fmt::Display for QueueId {
@@ -47,7 +47,7 @@ impl fmt::Display for QueueId {
 
 /// A request slot of a queue: 0 to the queue's depth less one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tag(pub u16);
 
 impl Tag {

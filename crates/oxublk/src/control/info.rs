@@ -6,7 +6,7 @@ use crate::id::DeviceId;
 
 /// Where a device is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum DeviceState {
     /// Made, and not started or stopped: there is no `/dev/ublkbN`.

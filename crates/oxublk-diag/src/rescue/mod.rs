@@ -1,0 +1,1 @@
+//! Ends a request that its server will never answer.

@@ -1,0 +1,1 @@
+//! Follows requests live, through a tracefs instance of its own.
