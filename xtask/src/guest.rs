@@ -62,7 +62,7 @@ pub(crate) struct Arguments {
     /// Cargo's profile for our programs
     #[arg(long, default_value = "release")]
     profile: String,
-    /// Build this package's programs and examples only; may be given several times [default: oxublk-cli, guest-tests and oxublk]
+    /// Build this package's programs and examples only; may be given several times [default: oxublk-cli, guest-tests, oxublk and ublk-faulty]
     #[arg(long, value_name = "NAME")]
     package: Vec<String>,
     /// Boot without our programs: for looking at a kernel alone
