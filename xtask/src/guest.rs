@@ -1,5 +1,6 @@
 //! `cargo xtask guest`: boots, boots again when the kernel did not come up, and explains the end.
 
+use crate::death::Death;
 use crate::image::{self, Content, Orders};
 use crate::kernels::{self, Kernel};
 use crate::qemu::{self, Accelerator, End, Files, Limits, Machine, Sink, Stream};
@@ -7,7 +8,7 @@ use crate::{kvm, modules, packages, paths, programs};
 use anyhow::Result;
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Our own failures, before any guest.
@@ -84,9 +85,11 @@ pub(crate) struct Job {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Report {
     pub(crate) end: End,
+    /// Of a guest that died under the command.
+    pub(crate) death: Option<Death>,
     pub(crate) boots: u32,
     pub(crate) took: Duration,
 }
@@ -215,11 +218,15 @@ pub(crate) fn run(job: &Job, sink: Sink<'_>) -> Result<Report> {
             "guest kernel {version} {what} before userspace, booting again ({next} of {TRIES})"
         );
     };
+    let mut death = None;
     if !matches!(end, End::Exited(_)) {
-        explain(job, end, &console)?;
+        let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
+        explain(job, end, &text)?;
+        death = (end == End::Died).then(|| Death::read(&text));
     }
     Ok(Report {
         end,
+        death,
         boots,
         took: started.elapsed(),
     })
@@ -236,7 +243,7 @@ fn note_boot(job: &Job, until_up: Duration) {
 }
 
 /// Says what happened, shows the last words, and keeps the whole console.
-fn explain(job: &Job, end: End, console: &Path) -> Result<()> {
+fn explain(job: &Job, end: End, text: &str) -> Result<()> {
     let version = job.kernel.version();
     let limit = job.orders.timeout_seconds;
     match end {
@@ -247,14 +254,13 @@ fn explain(job: &Job, end: End, console: &Path) -> Result<()> {
         End::Died => eprintln!("guest {version}: the guest died under the command"),
         End::NeverUp | End::Silent => eprintln!("guest {version}: no boot reached userspace"),
     }
-    let text = String::from_utf8_lossy(&fs::read(console)?).into_owned();
     let lines: Vec<&str> = text.lines().collect();
     eprintln!("--- the guest's last words");
     for line in lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)) {
         eprintln!("{}", line.trim_end());
     }
     let kept = paths::cache_dir("consoles")?.join(format!("{version}-{}", std::process::id()));
-    fs::copy(console, &kept)?;
+    fs::write(&kept, text)?;
     eprintln!("--- its whole console is in {}", kept.display());
     Ok(())
 }

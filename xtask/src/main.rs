@@ -8,6 +8,7 @@ mod abi;
 mod apt;
 mod bench;
 mod cpio;
+mod death;
 mod demo;
 mod demo_scene;
 mod guest;

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// The oldest kernel that we support, and the newest.
 const KERNELS: &[&str] = &["6.12", "latest"];
+/// A scene whose guest dies of something that is not ours is run so many times.
+const TRIES: usize = 3;
 
 /// Runs the tests
 #[derive(Debug, clap::Args)]
@@ -52,6 +54,8 @@ struct Row {
     /// The names of those that failed.
     failures: Vec<String>,
     boots: u32,
+    /// How guests died before the one that counts.
+    deaths: Vec<String>,
     took: Duration,
 }
 
@@ -123,6 +127,7 @@ fn cargo(scene: &str, arguments: &[&str], filter: Option<&str>) -> Result<Row> {
         tally,
         failures,
         boots: 0,
+        deaths: Vec::new(),
         took: started.elapsed(),
     })
 }
@@ -196,22 +201,47 @@ fn orders(scene: &Scene, arguments: &Arguments) -> Orders {
     }
 }
 
+/// Runs a scene. An emulated kernel dies now and then of the emulation. Such a guest is no test that failed: its scene is run again
+/// from the start, and that is said. A death in the driver or in io_uring is never forgiven, and neither is a third one.
 fn run_scene(job: &Job, scene: &Scene) -> Result<Row> {
-    let mut watcher = Watcher::default();
-    let report = guest::run(job, &mut |stream, bytes| {
-        guest::print(stream, bytes);
-        if stream == Stream::Output {
-            watcher.take(bytes);
+    let started = Instant::now();
+    let mut boots = 0;
+    let mut deaths = Vec::new();
+    let (tally, failures) = loop {
+        let mut watcher = Watcher::default();
+        let report = guest::run(job, &mut |stream, bytes| {
+            guest::print(stream, bytes);
+            if stream == Stream::Output {
+                watcher.take(bytes);
+            }
+        })?;
+        boots += report.boots;
+        let (tally, mut failures) = watcher.finish(report.end == End::Exited(0));
+        let Some(death) = report.death else {
+            break (tally, failures);
+        };
+        deaths.push(death.words());
+        let tries = deaths.len();
+        if death.concerns_us || tries == TRIES {
+            failures.push(death.words());
+            deaths.pop();
+            break (tally, failures);
         }
-    })?;
-    let (tally, failures) = watcher.finish(report.end == End::Exited(0));
+        eprintln!(
+            "{}: scene {} is run again ({} of {TRIES})",
+            death.words(),
+            scene.name,
+            tries + 1
+        );
+    };
     Ok(Row {
         kernel: job.kernel.version().to_owned(),
         scene: scene.name.clone(),
         tally,
         failures,
-        boots: report.boots,
-        took: report.took,
+        boots,
+        deaths,
+        took: started.elapsed(),
     })
 }
 
@@ -241,6 +271,12 @@ fn print_table(rows: &[Row]) {
     }
     println!();
     for row in rows {
+        for death in &row.deaths {
+            println!(
+                "run again: kernel {}, scene {}: {death}",
+                row.kernel, row.scene
+            );
+        }
         for failure in &row.failures {
             println!(
                 "failed: kernel {}, scene {}: {failure}",
