@@ -7,7 +7,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The packages whose programs and examples go into the guest unless others are named.
-pub(crate) const PACKAGES: &[&str] = &["oxublk-cli", "guest-tests", "oxublk", "ublk-faulty"];
+pub(crate) const PACKAGES: &[&str] = &[
+    "oxublk-cli",
+    "guest-tests",
+    "oxublk",
+    "oxublk-diag",
+    "ublk-faulty",
+];
 
 /// The part of cargo's messages that we read.
 #[derive(Debug, serde::Deserialize)]
