@@ -1,6 +1,7 @@
 //! The command lines of both programs. Help, manual pages and completions come from here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -58,6 +59,11 @@ pub enum Command {
     /// A device that somebody has open or mounted is left alone, with exit code 3.
     #[command(visible_alias = "rm")]
     Del(DelArgs),
+    /// Say where each request is, what is stuck, why, and what to do.
+    ///
+    /// Looks at any ublk server, ours or another's, from outside: it changes nothing, opens no disk and does not wait
+    /// behind what it looks at. As root it sees most.
+    Doctor(DoctorArgs),
     /// Show what the driver of this kernel can do.
     Features,
     /// Print a script that completes this command in a shell.
@@ -71,6 +77,42 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+/// Options of `oxublk doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// The devices: ids, or paths. Without any, all of the host.
+    #[arg(value_name = "ID", value_parser = parse_device)]
+    pub devices: Vec<DeviceId>,
+
+    /// Warn of requests that are older.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds)]
+    pub slow: Duration,
+
+    /// Call requests stuck that are older, also when their server might still answer.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
+    pub stuck_after: Duration,
+
+    /// Look again and again, every so many seconds, and tell what changed.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = parse_seconds)]
+    pub watch: Option<Duration>,
+
+    /// Do not read the driver's structures through /proc/kcore.
+    #[arg(long)]
+    pub no_kernel: bool,
+
+    /// Show healthy requests and devices too, and how long looking took.
+    #[arg(long, short)]
+    pub verbose: bool,
+
+    /// Keep what was seen in a file, for `--from`.
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub snapshot: Option<PathBuf>,
+
+    /// Decide from what `--snapshot` kept, instead of looking.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "snapshot", "devices"])]
+    pub from: Option<PathBuf>,
 }
 
 /// What `oxublk add` can make.
@@ -121,6 +163,14 @@ impl Target {
             Self::Null { options, .. } | Self::Mem { options, .. } => options,
         }
     }
+}
+
+/// `5`, `0.5`: seconds.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("{text} is not a number of seconds"))
 }
 
 /// Options of `oxublk add` that do not depend on the target.

@@ -29,6 +29,10 @@ pub enum Exit {
     NoPermission = 6,
     /// A device with this id exists already.
     IdTaken = 7,
+    /// `doctor`: something is wrong or slow, nothing is stuck.
+    Warnings = 8,
+    /// `doctor`: a request, a device or a command is stuck.
+    Stuck = 9,
 }
 
 /// The exit codes as the help and the manual pages show them.
@@ -41,7 +45,9 @@ Exit codes:
   4  no such device
   5  the ublk driver is not loaded, or this kernel lacks what was asked for
   6  not permitted
-  7  a device with this id exists already";
+  7  a device with this id exists already
+  8  doctor: something is wrong or slow, nothing is stuck
+  9  doctor: a request, a device or a command is stuck";
 
 impl Exit {
     /// The exit code as a number.
@@ -174,8 +180,8 @@ mod tests {
                     .collect()
             })
             .collect();
-        assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "6", "7"]);
-        assert_eq!(Exit::IdTaken as u8, 7);
+        assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+        assert_eq!(Exit::Stuck as u8, 9);
     }
 
     #[test]

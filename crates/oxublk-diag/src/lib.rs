@@ -9,12 +9,13 @@
 //! | [`decide`] | from two looks to findings: a pure function | which observation decides which cause |
 //! | [`render`] | findings as text for people | how to print |
 //!
-//! What they share is data: [`facts`], what was seen, and [`finding`], what follows from it. Beside them
-//! [`trace`] follows requests live, and [`rescue`] ends one that nobody will ever answer.
+//! What they share is data: [`facts`], what was seen, and [`finding`], what follows from it. [`doctor`] puts them
+//! together. Beside them [`trace`] follows requests live, and [`rescue`] ends one that nobody will ever answer.
 
 #![forbid(unsafe_code)]
 
 pub mod decide;
+pub mod doctor;
 pub mod facts;
 pub mod finding;
 pub mod observe;

@@ -10,6 +10,7 @@
 mod add;
 mod background;
 mod del;
+mod doctor;
 mod features;
 mod help;
 mod info;
@@ -73,6 +74,7 @@ fn run(cli: Cli, output: &Output, log: &Log) -> Outcome<Exit> {
         Command::List => list::run(&run_dir, output)?,
         Command::Info { device } => info::run(device, &run_dir, output)?,
         Command::Del(arguments) => return del::run(&arguments, &run_dir, output),
+        Command::Doctor(arguments) => return doctor::run(&arguments, output),
         Command::Features => features::run(output)?,
         Command::Completions { shell } => help::completions(shell, output)?,
         Command::Man { dir } => help::man(dir.as_deref(), output)?,
