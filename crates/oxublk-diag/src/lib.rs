@@ -22,3 +22,4 @@ pub mod observe;
 pub mod render;
 pub mod rescue;
 pub mod trace;
+pub mod words;

@@ -138,8 +138,8 @@ pub struct Queue {
     pub armed: Option<u16>,
     /// Tags that were never armed, in ranges.
     pub unarmed: Vec<TagRange>,
-    /// The queue's own server task: up to 6.15 the driver has one for each queue.
-    pub armer: Option<Armer>,
+    /// The threads that armed its tags, each once; up to 6.15 the driver has one for each queue.
+    pub armers: Vec<Armer>,
     /// Tags with something to tell: with a request, or not simply armed and waiting.
     pub tags: Vec<TagView>,
     /// Requests that rest on the list of those to be sent again: the driver gave them back to the block layer.

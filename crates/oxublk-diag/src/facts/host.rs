@@ -135,6 +135,8 @@ pub struct ControlWait {
     pub device: Option<DeviceId>,
     /// The function that it sleeps in.
     pub sleeps_in: Option<String>,
+    /// For how long, in milliseconds.
+    pub since_ms: Option<u64>,
     /// Its stack, innermost function first.
     pub stack: Vec<String>,
 }

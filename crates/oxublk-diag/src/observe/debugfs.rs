@@ -49,7 +49,7 @@ pub(super) fn queues(debug: &Path, disk: &str) -> Vec<Queue> {
             cpus: Vec::new(),
             armed: None,
             unarmed: Vec::new(),
-            armer: None,
+            armers: Vec::new(),
             tags,
             requeued: count,
             canceling: None,

@@ -189,7 +189,7 @@ fn apply(device: &mut Device, info: &DeviceInfo, cpus: Vec<Vec<u32>>) {
                 cpus,
                 armed: None,
                 unarmed: Vec::new(),
-                armer: None,
+                armers: Vec::new(),
                 tags: Vec::new(),
                 requeued: 0,
                 canceling: None,

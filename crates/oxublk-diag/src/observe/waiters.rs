@@ -81,6 +81,7 @@ fn control_wait(snapshot: &Snapshot, task: &Task) -> Option<ControlWait> {
         comm: task.comm.clone(),
         command,
         device,
+        since_ms: None,
         sleeps_in: task.wchan.clone().or_else(|| task.stack.first().cloned()),
         stack: task.stack.clone(),
     })

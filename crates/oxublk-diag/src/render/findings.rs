@@ -2,7 +2,7 @@
 
 use crate::finding::{Certainty, Finding, Health};
 
-use super::words::wrap;
+use super::wrap::wrap;
 
 /// The width of the text.
 const WIDTH: usize = 110;

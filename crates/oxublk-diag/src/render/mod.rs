@@ -2,14 +2,14 @@
 
 mod findings;
 mod requests;
-mod words;
+mod wrap;
 
 use std::fmt::Write as _;
 
 use crate::doctor::Change;
 use crate::finding::{Health, Report};
 
-pub use words::{age, bytes};
+use crate::words::age;
 
 /// What to print.
 #[derive(Clone, Copy, Debug, Default)]

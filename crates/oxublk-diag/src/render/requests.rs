@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use crate::facts::Device;
 use crate::finding::{Located, Report};
+use crate::words::{age, bytes};
 
 use super::Style;
-use super::words::{age, bytes};
 
 /// More rows say no more.
 const MAX_ROWS: usize = 40;

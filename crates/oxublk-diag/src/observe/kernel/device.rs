@@ -1,6 +1,6 @@
 //! The driver's structures: devices, queues, tags, requests.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use oxublk::{QueueId, Tag};
 
@@ -29,7 +29,7 @@ pub(super) struct QueueView {
     /// For the report.
     pub(super) queue: Queue,
     /// The structures of the threads that armed its tags.
-    pub(super) armers: HashSet<u64>,
+    pub(super) armers: BTreeMap<u64, Option<Armer>>,
     /// The io_uring commands that wait in it.
     pub(super) commands: Vec<u64>,
 }
@@ -89,6 +89,7 @@ impl Kernel {
         device: &View,
         queue: u64,
         counts: Counts,
+        requeued: &HashSet<u64>,
         now_ns: u64,
     ) -> Option<QueueView> {
         let layout = &self.layout.device;
@@ -106,29 +107,35 @@ impl Kernel {
             .and_then(|field| head.get(field))
             .filter(|task| *task != 0);
         let flag = |field| Some(head.get(field)? != 0);
-        let armer = daemon.and_then(|task| self.armer(task));
         let mut found = QueueView {
             queue: Queue {
                 id,
                 cpus: Vec::new(),
                 armed: head.get_u16(layout.armed),
                 unarmed: Vec::new(),
-                armer,
+                armers: Vec::new(),
                 tags: Vec::new(),
                 requeued: 0,
                 canceling: flag(layout.canceling),
                 aborting: flag(layout.force_abort)
                     .map(|abort| abort || layout.fail_io.and_then(flag).unwrap_or(false)),
             },
-            armers: daemon.into_iter().collect(),
+            armers: daemon
+                .map(|task| (task, self.armer(task)))
+                .into_iter()
+                .collect(),
             commands: Vec::new(),
         };
         for (tag, io) in (0..counts.depth).zip(ios.chunks_exact(layout.io_size)) {
-            let request = requests
-                .get(usize::from(tag))
-                .and_then(|address| self.request(*address, tag, now_ns));
+            let address = requests.get(usize::from(tag)).copied().unwrap_or_default();
+            let request = self.request(address, tag, now_ns);
+            let waits_again = request.is_some() && requeued.contains(&address);
+            found.queue.requeued += u32::from(waits_again);
+            let request =
+                request.filter(|request| waits_again || request.state != RequestState::Idle);
             self.tag(&mut found, Tag(tag), io, request, &head);
         }
+        found.queue.armers = found.armers.values().flatten().cloned().collect();
         Some(found)
     }
 
@@ -146,9 +153,14 @@ impl Kernel {
             .and_then(|flags| u32::try_from(flags).ok())
             .unwrap_or_default();
         let task = layout.io_task.and_then(member).filter(|task| *task != 0);
-        if let Some(task) = task {
-            found.armers.insert(task);
-        }
+        let armer = match task {
+            Some(task) => found
+                .armers
+                .entry(task)
+                .or_insert_with(|| self.armer(task))
+                .clone(),
+            None => found.armers.values().next().cloned().flatten(),
+        };
         let place = place(flags);
         if flags & FLAG_ACTIVE != 0
             && let Some(command) = member(layout.io_command)
@@ -166,14 +178,10 @@ impl Kernel {
         }
         let busy = request
             .as_ref()
-            .is_some_and(|request| request.state == RequestState::InFlight);
+            .is_some_and(|request| request.state != RequestState::Complete);
         if !busy && matches!(place, Place::Armed | Place::Unarmed) {
             return;
         }
-        let armer: Option<Armer> = match task {
-            Some(task) => self.armer(task),
-            None => found.queue.armer.clone(),
-        };
         let address = member(layout.io_address).filter(|address| *address != 0);
         found.queue.tags.push(TagView {
             tag,
@@ -186,7 +194,7 @@ impl Kernel {
                 writable: None,
             }),
             descriptor: self.descriptor(queue, tag),
-            request: request.filter(|request| request.state != RequestState::Idle),
+            request,
         });
     }
 
@@ -260,53 +268,10 @@ impl Kernel {
         })
     }
 
-    /// Marks the requests that rest on the disk's list of those to be sent again.
-    pub(super) fn mark_requeued(&self, disk: u64, queues: &mut [QueueView], now_ns: u64) {
-        for address in self.requeued(disk) {
-            let layout = &self.layout.request;
-            let Some(view) = self.memory.view(address, layout.size) else {
-                return;
-            };
-            let queue = view
-                .get(layout.hctx)
-                .and_then(|hctx| self.memory.get(hctx, layout.queue_number));
-            let tag = view
-                .get_u32(layout.tag)
-                .and_then(|tag| u16::try_from(tag).ok());
-            let found = queues
-                .iter_mut()
-                .find(|found| Some(u64::from(found.queue.id.0)) == queue);
-            let (Some(found), Some(tag)) = (found, tag) else {
-                continue;
-            };
-            found.queue.requeued += 1;
-            if found
-                .queue
-                .tags
-                .iter()
-                .any(|view| view.tag.0 == tag && view.request.is_some())
-            {
-                continue;
-            }
-            let request = self.request(address, tag, now_ns);
-            match found.queue.tags.iter_mut().find(|view| view.tag.0 == tag) {
-                Some(view) => view.request = request,
-                None => found.queue.tags.push(TagView {
-                    tag: Tag(tag),
-                    place: Some(Place::Armed),
-                    flags: None,
-                    armer: found.queue.armer.clone(),
-                    buffer: None,
-                    descriptor: None,
-                    request,
-                }),
-            }
-        }
-    }
-
-    fn requeued(&self, disk: u64) -> Vec<u64> {
+    /// The addresses of the requests that rest on the disk's list of those to be sent again.
+    pub(super) fn requeued(&self, disk: u64) -> HashSet<u64> {
         let layout = &self.layout.request;
-        let mut found = Vec::new();
+        let mut found = HashSet::new();
         let Some(queue) = self.memory.pointer(disk, layout.disk_queue) else {
             return found;
         };
@@ -318,7 +283,7 @@ impl Kernel {
             if found.len() == MAX_REQUEUED {
                 break;
             }
-            found.push(entry.wrapping_sub(offset(layout.list)));
+            found.insert(entry.wrapping_sub(offset(layout.list)));
             at = next(entry);
         }
         found

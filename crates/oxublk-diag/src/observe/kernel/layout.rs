@@ -6,7 +6,6 @@ use super::btf::{Btf, Field};
 
 /// The structures whose members are looked up.
 pub(super) const STRUCTURES: &[&str] = &[
-    "blk_mq_hw_ctx",
     "blk_mq_tags",
     "fdtable",
     "file",
@@ -192,8 +191,6 @@ pub(super) struct RequestLayout {
     pub(super) state: Field,
     pub(super) start: Field,
     pub(super) list: Field,
-    pub(super) hctx: Field,
-    pub(super) queue_number: Field,
     pub(super) disk_queue: Field,
     pub(super) requeue_list: Field,
 }
@@ -212,8 +209,6 @@ impl RequestLayout {
             state: request("state")?,
             start: request("start_time_ns")?,
             list: request("queuelist.next")?,
-            hctx: request("mq_hctx")?,
-            queue_number: lookup.need("blk_mq_hw_ctx", "queue_num")?,
             disk_queue: lookup.need("gendisk", "queue")?,
             requeue_list: lookup.need("request_queue", "requeue_list")?,
         })

@@ -105,16 +105,15 @@ impl Kernel {
     ) -> Option<()> {
         let view = self.memory.view(address, self.layout.device.size)?;
         let counts = self.counts(&view).filter(|counts| counts.id == id.0)?;
-        let mut queues: Vec<QueueView> = self
+        let disk = view.get(self.layout.device.disk).filter(|disk| *disk != 0);
+        let requeued = disk.map(|disk| self.requeued(disk)).unwrap_or_default();
+        let queues: Vec<QueueView> = self
             .queue_addresses(&view, counts.queues)
             .into_iter()
-            .filter_map(|queue| self.queue(&view, queue, counts, now_ns))
+            .filter_map(|queue| self.queue(&view, queue, counts, &requeued, now_ns))
             .collect();
         if queues.len() != usize::from(counts.queues) {
             return None;
-        }
-        if let Some(disk) = view.get(self.layout.device.disk).filter(|disk| *disk != 0) {
-            self.mark_requeued(disk, &mut queues, now_ns);
         }
         let all_armed = view
             .get(self.layout.device.queues_ready)
@@ -151,7 +150,7 @@ impl Kernel {
             .filter_map(|command| self.ring_of_command(*command));
         let used = queue
             .armers
-            .iter()
+            .keys()
             .flat_map(|task| self.rings_of_task(*task));
         armed.chain(used).collect()
     }
@@ -252,11 +251,12 @@ impl Kernel {
             .flat_map(|device| &device.queues)
             .flat_map(|queue| {
                 queue
-                    .armer
+                    .armers
                     .iter()
                     .chain(queue.tags.iter().filter_map(|tag| tag.armer.as_ref()))
             })
             .map(|armer| armer.tid)
+            .chain(snapshot.control_waits.iter().map(|wait| wait.tid))
             .collect();
         for (tid, task) in &mut snapshot.tasks {
             if waiting.contains(tid) || armers.contains(tid) {
@@ -271,6 +271,10 @@ impl Kernel {
                 .get(&waiter.tid)
                 .and_then(|task| task.asleep_ms);
             waiter.since_ms = waiter.since_ms.or(asleep);
+        }
+        for wait in &mut snapshot.control_waits {
+            let task = snapshot.tasks.get(&wait.tid);
+            wait.since_ms = wait.since_ms.or(task.and_then(|task| task.asleep_ms));
         }
     }
 }
