@@ -1,0 +1,284 @@
+//! Answers that were not sent, were refused, or are wrong.
+
+use crate::facts::{IoCommand, Place, Ring};
+use crate::finding::{Cause, Certainty, Health};
+
+use super::case::DeviceCase;
+use super::doing::{Doing, thread};
+use super::draft::Draft;
+use super::history::{commands, completion_of, errno, refusal};
+use super::late::Late;
+
+/// What happened to the answer; none when none was written.
+pub(super) fn cause(late: &Late<'_>) -> Option<Draft> {
+    if !matches!(late.place, Some(Place::WithServer | Place::NeedsBuffer)) {
+        return None;
+    }
+    not_submitted(late)
+        .or_else(|| refused(late))
+        .or_else(|| misdirected(late))
+}
+
+/// The answer lies in the ring, and the kernel has not taken it.
+fn not_submitted(late: &Late<'_>) -> Option<Draft> {
+    let history = late.history();
+    let (ring, _) = history.untaken_answer()?;
+    if !late.device.stays_unsubmitted(ring) {
+        return None;
+    }
+    if let Some(draft) = foreign_single_issuer(late, ring) {
+        return Some(draft);
+    }
+    let says = "its answer is written, and nobody gives it to the kernel";
+    Some(
+        late.stuck(Cause::AnswerNotSubmitted, Certainty::Certain, says)
+            .because(unsubmitted(ring)),
+    )
+}
+
+fn unsubmitted(ring: &Ring) -> String {
+    format!(
+        "{} submissions of the ring are written and not taken, the same in both looks",
+        ring.unsubmitted()
+    )
+}
+
+/// A ring for one thread refuses to be entered by another: what that one wrote stays where it is.
+fn foreign_single_issuer(late: &Late<'_>, ring: &Ring) -> Option<Draft> {
+    let owner = ring.owner.filter(|_| ring.has(Ring::SETUP_SINGLE_ISSUER))?;
+    let armer = late.armer()?;
+    let others = late
+        .device
+        .case
+        .now
+        .threads(armer.pid)
+        .any(|task| !task.kernel && task.tid != owner && task.tid.0 != task.pid.0);
+    // The owner sleeps in a wait that it began before the answer was written, or elsewhere: it did not write it.
+    let owner_waits = matches!(
+        late.device.case.doing(owner),
+        Doing::WaitsForRing | Doing::Locked | Doing::Waits
+    );
+    if !others || !owner_waits {
+        return None;
+    }
+    let says = format!(
+        "its answer is written, but not by the one thread that may submit to this ring, {owner}: another one's io_uring_enter fails with -17 (EEXIST)"
+    );
+    Some(
+        late.stuck(Cause::ForeignThread, Certainty::Likely, &says)
+            .because("the ring was made with IORING_SETUP_SINGLE_ISSUER")
+            .because(unsubmitted(ring)),
+    )
+}
+
+/// The driver refused the newest command of this tag.
+fn refused(late: &Late<'_>) -> Option<Draft> {
+    let history = late.history();
+    let (ring, submission, result) = history.refused()?;
+    let command = submission.command?;
+    let evidence = format!("{} was refused with {}", words(&command), errno(result));
+    if command.is_fetch() {
+        let says = "was answered with FETCH_REQ, which arms a tag for the first time only: the driver refused it";
+        return Some(
+            late.stuck(Cause::AnswerMisdirected, Certainty::Certain, says)
+                .because(evidence),
+        );
+    }
+    if let Some(draft) = foreign(late, ring) {
+        return Some(draft.because(evidence));
+    }
+    let user_copy = late.device.user_copy();
+    let why = match command.address {
+        0 if !user_copy => "it gives no buffer (address 0)",
+        1.. if user_copy => "it gives a buffer, which a device with USER_COPY does not have",
+        _ => "the request is with the server still",
+    };
+    let says = format!("was answered, and the driver refused the answer: {why}");
+    Some(
+        late.stuck(Cause::AnswerRefused, Certainty::Likely, &says)
+            .because(evidence),
+    )
+}
+
+/// Whether another thread than the one that armed the tag submits to the ring.
+fn foreign(late: &Late<'_>, ring: &Ring) -> Option<Draft> {
+    let armer = late.armer()?;
+    let other = ring.submitters.iter().find(|tid| **tid != armer.tid)?;
+    let says = format!(
+        "was answered by another thread than the one that fetched it, {}: the driver takes answers from that one alone",
+        thread(armer)
+    );
+    let draft = late.stuck(Cause::ForeignThread, Certainty::Likely, &says);
+    Some(draft.because(format!("thread {other} submits to the ring too")))
+}
+
+/// An answer for a tag that had no request was refused while this one waits.
+fn misdirected(late: &Late<'_>) -> Option<Draft> {
+    let mine = (late.queue.id, late.tag.tag);
+    let wrong = commands(late.device)
+        .filter(|(_, submission, command)| submission.taken && command.is_commit())
+        .filter(|(_, _, command)| (command.queue, command.tag) != mine)
+        .filter(|(_, _, command)| !has_request(late.device, command))
+        .find_map(|(ring, submission, command)| {
+            let result = completion_of(ring, submission)?.result;
+            refusal(result).then_some((command, result))
+        });
+    let (command, result) = wrong?;
+    let says = format!(
+        "was never answered, while an answer for queue {} tag {}, which has no request, was refused: most likely it was meant for this one",
+        command.queue, command.tag
+    );
+    Some(
+        late.stuck(Cause::AnswerMisdirected, Certainty::Likely, &says)
+            .because(format!(
+                "{} was refused with {}",
+                words(&command),
+                errno(result)
+            )),
+    )
+}
+
+fn has_request(device: &DeviceCase<'_>, command: &IoCommand) -> bool {
+    let queue = device
+        .now
+        .queues
+        .iter()
+        .find(|queue| queue.id == command.queue);
+    queue.is_some_and(|queue| {
+        queue
+            .tags
+            .iter()
+            .any(|tag| tag.tag == command.tag && tag.request.is_some())
+    })
+}
+
+/// `COMMIT_AND_FETCH_REQ for queue 0 tag 3, result 4096, address 0x7f00…`.
+pub(super) fn words(command: &IoCommand) -> String {
+    let name = match command.number() {
+        0x20 => "FETCH_REQ",
+        0x21 => "COMMIT_AND_FETCH_REQ",
+        0x22 => "NEED_GET_DATA",
+        _ => "a command",
+    };
+    format!(
+        "{name} ({:#010x}) for queue {} tag {}, result {}, address {:#x}",
+        command.op, command.queue, command.tag, command.result, command.address
+    )
+}
+
+/// Answers whose results are too small: the driver sends the rest again, and again.
+pub(super) fn wrong_result(late: &Late<'_>) -> Option<Draft> {
+    let bytes = late.request.bytes.filter(|bytes| *bytes > 0)?;
+    let history = late.history();
+    let short: Vec<IoCommand> = history
+        .answers()
+        .filter(|answer| u64::try_from(answer.result).is_ok_and(|result| result < bytes))
+        .collect();
+    let last = short.last()?;
+    let ring = late.ring()?;
+    let moved = late
+        .device
+        .ring_before(ring)
+        .is_some_and(|old| old.cq_tail != ring.cq_tail);
+    if short.len() < 2 || !moved {
+        return None;
+    }
+    let sectors =
+        u64::try_from(last.result).is_ok_and(|result| result > 0 && result * 512 == bytes);
+    let what = if sectors {
+        format!("{}, which is its length in sectors", last.result)
+    } else {
+        last.result.to_string()
+    };
+    let says = format!(
+        "is answered again and again with too few bytes ({what}): the driver delivers the rest anew each time"
+    );
+    Some(
+        late.stuck(Cause::WrongResult, Certainty::Certain, &says)
+            .because(format!(
+                "the ring holds {} such answers for this tag",
+                short.len()
+            )),
+    )
+}
+
+/// What is wrong with how a server reads or answers, whether or not a request is late.
+pub(super) fn structural(device: &DeviceCase<'_>) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    drafts.extend(descriptors_mapped_wrong(device));
+    drafts.extend(fetched_by_several(device));
+    drafts
+}
+
+/// All queues' descriptors mapped from the place of the first.
+fn descriptors_mapped_wrong(device: &DeviceCase<'_>) -> Option<Draft> {
+    let queues = device.now.queue_count.filter(|queues| *queues > 1)?;
+    let server = device.now.servers.iter().find(|server| {
+        server.mappings.len() >= usize::from(queues)
+            && server.mappings.iter().all(|mapping| mapping.offset == 0)
+    })?;
+    let says = format!(
+        "the server {} (pid {}) has mapped the descriptors of queue 0 for all {queues} queues: what it reads of the others' requests is not theirs",
+        server.comm, server.pid
+    );
+    Some(
+        Draft::new(
+            Cause::WrongDescriptors,
+            Health::Warning,
+            Certainty::Certain,
+            says,
+        )
+        .device(device.now.id)
+        .because(format!(
+            "/proc/{}/maps shows {} mappings of the device, all at offset 0",
+            server.pid,
+            server.mappings.len()
+        )),
+    )
+}
+
+/// Up to 6.15 a queue has one server thread: the one that sent the last fetch. The tags that others fetched fail.
+fn fetched_by_several(device: &DeviceCase<'_>) -> Option<Draft> {
+    let one_for_all = device
+        .case
+        .now
+        .host
+        .series()
+        .is_some_and(|series| series < (6, 16));
+    if !one_for_all || device.now.block.is_none() {
+        return None;
+    }
+    let (queue, others) = device.now.queues.iter().find_map(|queue| {
+        let armer = queue.armers.first()?;
+        let mut tids: Vec<_> = device
+            .rings()
+            .filter(|ring| ring.serves.contains(&(device.now.id, queue.id)))
+            .flat_map(|ring| ring.submitters.iter().copied())
+            .filter(|tid| *tid != armer.tid)
+            .collect();
+        tids.sort_unstable();
+        tids.dedup();
+        (!tids.is_empty()).then_some((queue, tids))
+    })?;
+    let armer = queue.armers.first()?;
+    let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+    let says = format!(
+        "queue {} was fetched by several threads: this kernel serves it through {} alone, and fails the requests of tags that another thread fetched",
+        queue.id,
+        thread(armer)
+    );
+    Some(
+        Draft::new(
+            Cause::ForeignThread,
+            Health::Warning,
+            Certainty::Likely,
+            says,
+        )
+        .device(device.now.id)
+        .queue(queue.id)
+        .because(format!(
+            "its tags wait in rings that thread {} submits to as well",
+            others.join(", ")
+        )),
+    )
+}

@@ -1,0 +1,129 @@
+//! A request that is late.
+
+use crate::facts::{Armer, Place, Queue, Request, Ring, TagView, Task};
+use crate::finding::{Cause, Certainty, Health};
+use crate::words::age;
+
+use super::case::{DeviceCase, milliseconds};
+use super::doing::Doing;
+use super::draft::Draft;
+use super::history::History;
+
+/// A request that was there in both looks, for longer than is healthy.
+pub(super) struct Late<'a> {
+    pub(super) device: &'a DeviceCase<'a>,
+    pub(super) queue: &'a Queue,
+    pub(super) tag: &'a TagView,
+    pub(super) request: &'a Request,
+    /// Where the driver has it; none unless it is the same in both looks.
+    pub(super) place: Option<Place>,
+    pub(super) age_ms: u64,
+}
+
+impl<'a> Late<'a> {
+    /// A finding about this request.
+    pub(super) fn draft(
+        &self,
+        cause: Cause,
+        health: Health,
+        certainty: Certainty,
+        says: &str,
+    ) -> Draft {
+        let scan = if self.is_scan() {
+            "; the reader is the scan for partitions that START_DEV begins"
+        } else {
+            ""
+        };
+        Draft::new(
+            cause,
+            health,
+            certainty,
+            format!("{}, {says}{scan}", self.name()),
+        )
+        .device(self.device.now.id)
+        .queue(self.queue.id)
+        .tag(self.tag.tag, self.age_ms)
+        .because_all(self.device.waiting_lines())
+        .not_now(super::control::not_now(self.device))
+    }
+
+    /// A finding of something that will not resolve itself.
+    pub(super) fn stuck(&self, cause: Cause, certainty: Certainty, says: &str) -> Draft {
+        self.draft(cause, Health::Stuck, certainty, says)
+    }
+
+    /// A finding of something that might still resolve itself: it is stuck when it has taken too long.
+    pub(super) fn slow(&self, cause: Cause, certainty: Certainty, says: &str) -> Draft {
+        let stuck = self.age_ms >= milliseconds(self.device.case.limits.stuck);
+        let health = if stuck {
+            Health::Stuck
+        } else {
+            Health::Warning
+        };
+        self.draft(cause, health, certainty, says)
+    }
+
+    /// `queue 0 tag 16: read of 4096 bytes at sector 0, 15 s old`.
+    fn name(&self) -> String {
+        let length = self
+            .request
+            .bytes
+            .filter(|bytes| *bytes > 0)
+            .map(|bytes| format!(" of {bytes} bytes"))
+            .unwrap_or_default();
+        let sector = self
+            .request
+            .sector
+            .map(|sector| format!(" at sector {sector}"))
+            .unwrap_or_default();
+        let old = match self.request.age_ms {
+            Some(age_ms) => format!("{} old", age(age_ms)),
+            None => "of unknown age".to_owned(),
+        };
+        format!(
+            "queue {} tag {}: {}{length}{sector}, {old}",
+            self.queue.id, self.tag.tag, self.request.operation
+        )
+    }
+
+    /// Whether it belongs to the scan for partitions of a device that is being started.
+    fn is_scan(&self) -> bool {
+        self.request.operation == "read"
+            && self
+                .device
+                .waiters()
+                .iter()
+                .any(|waiter| waiter.what.contains("scan for partitions"))
+    }
+
+    /// The thread that armed the tag.
+    pub(super) fn armer(&self) -> Option<&'a Armer> {
+        self.tag.armer.as_ref()
+    }
+
+    /// What that thread does.
+    pub(super) fn doing(&self) -> Doing {
+        match self.armer() {
+            Some(armer) if !armer.alive => Doing::Gone,
+            Some(armer) => self.device.case.doing(armer.tid),
+            None => Doing::Unknown,
+        }
+    }
+
+    /// That thread's state in the second look.
+    pub(super) fn task(&self) -> Option<&'a Task> {
+        self.device.case.task(self.armer()?.tid)
+    }
+
+    /// The ring that this queue's armed tags wait in.
+    pub(super) fn ring(&self) -> Option<&'a Ring> {
+        let here = (self.device.now.id, self.queue.id);
+        let serving = self.device.rings().find(|ring| ring.serves.contains(&here));
+        serving.or_else(|| self.history().last().map(|(ring, _)| ring))
+    }
+
+    /// What the rings' memory says of this tag.
+    pub(super) fn history(&self) -> History<'a> {
+        History::of(self.device, self.queue.id, self.tag.tag)
+    }
+}
