@@ -9,9 +9,7 @@ pub(super) const fn remedy(cause: Cause) -> &'static [&'static str] {
         Cause::NoIoUring => &[
             "sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that allows io_uring",
         ],
-        Cause::KernelDefect => {
-            &["reboot before anything else of ublk is trusted; report it with the kernel's log"]
-        }
+        Cause::KernelDefect => &["report it with the kernel's log"],
         Cause::NodeIsFile => {
             &["remove the file; check that a disk is a block device before writing to it"]
         }

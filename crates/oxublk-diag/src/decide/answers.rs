@@ -1,6 +1,6 @@
 //! Answers that were not sent, were refused, or are wrong.
 
-use crate::facts::{IoCommand, Place, Ring};
+use crate::facts::{IoCommand, Misanswer, Place, Ring};
 use crate::finding::{Cause, Certainty, Health};
 
 use super::case::DeviceCase;
@@ -207,7 +207,81 @@ pub(super) fn structural(device: &DeviceCase<'_>) -> Vec<Draft> {
     let mut drafts = Vec::new();
     drafts.extend(descriptors_mapped_wrong(device));
     drafts.extend(fetched_by_several(device));
+    drafts.extend(misanswered(device));
     drafts
+}
+
+/// Answers of the past with wrong numbers of bytes.
+fn misanswered(device: &DeviceCase<'_>) -> Option<Draft> {
+    // Under load a descriptor and an answer may be of different requests.
+    let moved = |ring: &Ring| {
+        device
+            .ring_before(ring)
+            .is_none_or(|old| (old.sq_tail, old.cq_tail) != (ring.sq_tail, ring.cq_tail))
+    };
+    let before = device.before?;
+    let (queue, wrong) = device.now.queues.iter().find_map(|queue| {
+        let here = (device.now.id, queue.id);
+        let old = before.queues.iter().find(|old| old.id == queue.id)?;
+        let quiet = !device
+            .rings()
+            .filter(|ring| ring.serves.contains(&here))
+            .any(moved);
+        (quiet && !queue.misanswered.is_empty() && queue.misanswered == old.misanswered)
+            .then_some((queue, &queue.misanswered))
+    })?;
+    let first = wrong.first()?;
+    let lines = wrong.iter().take(4).map(|wrong| {
+        format!(
+            "queue {} tag {}: the last {} of {} bytes was answered with {}",
+            queue.id, wrong.tag, wrong.operation, wrong.asked_bytes, wrong.result
+        )
+    });
+    // With a wrong stride only the first descriptor is read where it is.
+    let stride = wrong.len() > 1
+        && wrong
+            .iter()
+            .all(|wrong| wrong.tag.0 != 0 && wrong.result == 0);
+    let (cause, certainty, says) = if stride {
+        let says = "requests of all tags but the first are answered with 0 bytes: the server most likely reads their descriptors with a wrong stride, and finds zeroes".to_owned();
+        (Cause::WrongDescriptors, Certainty::Likely, says)
+    } else {
+        (
+            Cause::WrongResult,
+            Certainty::Likely,
+            format!(
+                "requests are answered with wrong numbers of bytes: {}",
+                consequence(device, first)
+            ),
+        )
+    };
+    Some(
+        Draft::new(cause, Health::Warning, certainty, says)
+            .device(device.now.id)
+            .queue(queue.id)
+            .because_all(lines),
+    )
+}
+
+/// What the kernel makes of such an answer.
+fn consequence(device: &DeviceCase<'_>, wrong: &Misanswer) -> String {
+    let short = u64::try_from(wrong.result).is_ok_and(|result| result < wrong.asked_bytes);
+    let takes_short_writes = device
+        .case
+        .now
+        .host
+        .series()
+        .is_some_and(|series| series >= (7, 3));
+    match wrong.operation.as_str() {
+        _ if !short => "the driver takes them for full",
+        "write" if takes_short_writes => {
+            "this kernel takes a short write for a whole one, so that data was lost"
+        }
+        "write" => "the driver delivers the rest again",
+        _ if wrong.result == 0 => "the client gets an error",
+        _ => "the driver delivers the rest again, and what is left of less than a sector fails",
+    }
+    .to_owned()
 }
 
 /// All queues' descriptors mapped from the place of the first.

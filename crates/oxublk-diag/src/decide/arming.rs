@@ -183,20 +183,27 @@ fn misplaced(
     all_same.then(|| "all of them look the same to the driver".to_owned())
 }
 
-/// Submissions of 64 bytes written one behind the other into a ring of 128-byte ones.
+/// Submissions of 64 bytes written one behind the other into a ring of 128-byte ones: the kernel sees every second one, and then
+/// entries that were never written.
 fn stride(device: &DeviceCase<'_>) -> Option<Draft> {
-    let ring = device.rings().find(|ring| {
-        ring.has(Ring::SETUP_SQE128)
-            && commands(device)
-                .any(|(other, submission, _)| std::ptr::eq(other, *ring) && two_in_one(submission))
-    })?;
+    let ring = device
+        .rings()
+        .filter(|ring| ring.has(Ring::SETUP_SQE128))
+        .find(|ring| {
+            let taken = || {
+                ring.submissions
+                    .iter()
+                    .filter(|submission| submission.taken)
+            };
+            let unwritten =
+                taken().any(|submission| submission.bytes.iter().all(|byte| *byte == 0));
+            taken().any(two_in_one) || (unwritten && every_second_is_unarmed(device))
+        })?;
     let says = "the server writes submissions of 64 bytes one behind the other into a ring whose entries have 128: the kernel sees every second one".to_owned();
-    Some(
-        draft(device, Cause::WrongPlacement, Certainty::Certain, says).because(format!(
-            "the ring (descriptor {}) was made with IORING_SETUP_SQE128, and the second half of an entry is a submission of its own",
-            ring.fd.map_or_else(|| "?".to_owned(), |fd| fd.to_string())
-        )),
-    )
+    let fd = ring.fd.map_or_else(|| "?".to_owned(), |fd| fd.to_string());
+    Some(draft(device, Cause::WrongPlacement, Certainty::Certain, says).because(format!(
+        "the ring (descriptor {fd}) was made with IORING_SETUP_SQE128; the kernel took entries from it that were never written, or that hold two submissions"
+    )))
 }
 
 fn two_in_one(submission: &Submission) -> bool {
@@ -204,6 +211,16 @@ fn two_in_one(submission: &Submission) -> bool {
     half(64).is_some_and(|second| {
         second.first() == Some(&Submission::URING_CMD)
             && half(0).is_some_and(|first| first[4..] == second[4..])
+    })
+}
+
+fn every_second_is_unarmed(device: &DeviceCase<'_>) -> bool {
+    device.now.queues.iter().any(|queue| {
+        queue.unarmed.len() > 1
+            && queue
+                .unarmed
+                .iter()
+                .all(|range| range.first == range.last && range.first.0 % 2 == 1)
     })
 }
 

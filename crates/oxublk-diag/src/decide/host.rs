@@ -53,34 +53,34 @@ fn no_io_uring(case: &Case<'_>) -> Option<Draft> {
     )
 }
 
-/// The kernel has complained of the driver.
+/// The kernel has complained of the driver. After a warning it goes on as if nothing had been.
 fn defect(case: &Case<'_>) -> Option<Draft> {
-    let complaints: Vec<String> = case
-        .now
-        .host
-        .log
-        .iter()
-        .filter(|line| {
-            [
-                "BUG:",
-                "Oops",
-                "general protection fault",
-                "RIP:",
-                "WARNING:",
-            ]
-            .iter()
-            .any(|word| line.contains(word))
-        })
-        .cloned()
-        .collect();
-    if complaints.is_empty() {
-        return None;
+    const FATAL: &[&str] = &["BUG:", "Oops", "general protection fault", "kernel BUG at"];
+    let with = |words: &[&str]| -> Vec<String> {
+        let lines = case.now.host.log.iter();
+        lines
+            .filter(|line| words.iter().any(|word| line.contains(word)))
+            .cloned()
+            .collect()
+    };
+    let (fatal, warnings) = (with(FATAL), with(&["WARNING:"]));
+    let release = &case.now.host.release;
+    if !fatal.is_empty() {
+        let says =
+            format!("the kernel {release} has run into a defect of its own that concerns ublk");
+        let draft = warning(Cause::KernelDefect, says).because_all(fatal);
+        return Some(draft.first("reboot before anything else of ublk is trusted"));
     }
-    let says = format!(
-        "the kernel {} has run into a defect of its own that concerns ublk",
-        case.now.host.release
-    );
-    Some(warning(Cause::KernelDefect, says).because_all(complaints))
+    let says = format!("the kernel {release} has warned of something in ublk, and went on");
+    (!warnings.is_empty()).then(|| {
+        Draft::new(
+            Cause::KernelDefect,
+            Health::Healthy,
+            Certainty::Certain,
+            says,
+        )
+        .because_all(warnings)
+    })
 }
 
 /// `dd of=/dev/ublkb0` without a device makes a file there, and succeeds.

@@ -196,15 +196,15 @@ fn back_in_wait(late: &Late<'_>, who: &str, reaped: &str) -> Draft {
         );
         return late.slow(Cause::SlowMedium, Certainty::Likely, &says);
     }
-    let helpers = other_threads(late);
+    let others = working_threads(late);
     let says = format!("{reaped}: its {who} is back waiting for requests");
-    let certainty = if helpers.is_empty() {
+    let certainty = if others.is_empty() {
         Certainty::Likely
     } else {
         Certainty::Possible
     };
     late.slow(Cause::Forgotten, certainty, &says)
-        .because_all(helpers)
+        .because_all(others)
 }
 
 /// Operations of a ring that are not armed tags. Counts only what every operation does: one submission, one completion.
@@ -236,19 +236,23 @@ fn armed_tags(late: &Late<'_>, queue: &crate::facts::Queue) -> u32 {
     depth.saturating_sub(u32::try_from(not_armed).unwrap_or(u32::MAX))
 }
 
-/// Other threads of the server that may have the request.
-fn other_threads(late: &Late<'_>) -> Vec<String> {
+/// Other threads of the server that work on something, and so may have the request. Those that wait for a lock, a message or a
+/// child do not count: an idle pool looks like that.
+fn working_threads(late: &Late<'_>) -> Vec<String> {
     const MAX: usize = 4;
     let Some(armer) = late.armer() else {
         return Vec::new();
     };
+    let case = late.device.case;
     let armers = &late.queue.armers;
-    late.device
-        .case
-        .now
+    case.now
         .threads(armer.pid)
         .filter(|task| !task.kernel && armers.iter().all(|armer| armer.tid != task.tid))
-        .filter(|task| late.device.case.doing(task.tid) != Doing::WaitsForRing)
+        .filter(|task| match case.doing(task.tid) {
+            Doing::Spins | Doing::Uninterruptible | Doing::Timer => true,
+            Doing::Waits => is_io(task),
+            _ => false,
+        })
         .take(MAX)
         .map(|task| {
             format!(
@@ -259,6 +263,28 @@ fn other_threads(late: &Late<'_>) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Whether a thread is in a system call that reads or writes what a server may store on.
+fn is_io(task: &Task) -> bool {
+    const IO: &[&str] = &[
+        "read",
+        "write",
+        "pread64",
+        "pwrite64",
+        "readv",
+        "writev",
+        "preadv",
+        "pwritev",
+        "preadv2",
+        "pwritev2",
+        "fsync",
+        "fdatasync",
+        "fallocate",
+        "sync_file_range",
+    ];
+    let call = task.syscall.as_ref().and_then(|call| call.name.as_deref());
+    call.is_some_and(|name| IO.contains(&name))
 }
 
 fn ring_line(late: &Late<'_>) -> Option<String> {

@@ -144,10 +144,25 @@ pub struct Queue {
     pub tags: Vec<TagView>,
     /// Requests that rest on the list of those to be sent again: the driver gave them back to the block layer.
     pub requeued: u32,
+    /// Tags without a request whose last answer was not what had been asked for: fewer or more bytes.
+    pub misanswered: Vec<Misanswer>,
     /// Whether the driver holds new requests back or fails them, since the server goes or is gone (`canceling`).
     pub canceling: Option<bool>,
     /// Whether it fails all requests (`force_abort`, `fail_io`).
     pub aborting: Option<bool>,
+}
+
+/// An answer with another number of bytes than was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Misanswer {
+    /// The tag.
+    pub tag: Tag,
+    /// `read` or `write`.
+    pub operation: String,
+    /// What was asked for, by the descriptor that the driver wrote.
+    pub asked_bytes: u64,
+    /// What the server answered.
+    pub result: i32,
 }
 
 /// Neighbouring tags.

@@ -14,8 +14,8 @@ use oxublk::DeviceId;
 use serde::{Deserialize, Serialize};
 
 pub use device::{
-    Armer, Block, Buffer, Descriptor, Device, Mapping, Node, Place, Queue, Request, RequestState,
-    Server, TagRange, TagView, User, Waiter,
+    Armer, Block, Buffer, Descriptor, Device, Mapping, Misanswer, Node, Place, Queue, Request,
+    RequestState, Server, TagRange, TagView, User, Waiter,
 };
 pub use host::{Command, ControlWait, Gap, Host, IoUring, Layer};
 pub use ring::{Completion, IoCommand, Ring, Submission};

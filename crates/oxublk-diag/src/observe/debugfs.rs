@@ -51,6 +51,7 @@ pub(super) fn queues(debug: &Path, disk: &str) -> Vec<Queue> {
             unarmed: Vec::new(),
             armers: Vec::new(),
             tags,
+            misanswered: Vec::new(),
             requeued: count,
             canceling: None,
             aborting: None,

@@ -191,6 +191,7 @@ fn apply(device: &mut Device, info: &DeviceInfo, cpus: Vec<Vec<u32>>) {
                 unarmed: Vec::new(),
                 armers: Vec::new(),
                 tags: Vec::new(),
+                misanswered: Vec::new(),
                 requeued: 0,
                 canceling: None,
                 aborting: None,

@@ -32,6 +32,8 @@ pub(super) struct QueueView {
     pub(super) armers: BTreeMap<u64, Option<Armer>>,
     /// The io_uring commands that wait in it.
     pub(super) commands: Vec<u64>,
+    /// Its structure.
+    pub(super) head: View,
 }
 
 /// A device's counts, as its own copy of what `GET_DEV_INFO` returns has them.
@@ -115,6 +117,7 @@ impl Kernel {
                 unarmed: Vec::new(),
                 armers: Vec::new(),
                 tags: Vec::new(),
+                misanswered: Vec::new(),
                 requeued: 0,
                 canceling: flag(layout.canceling),
                 aborting: flag(layout.force_abort)
@@ -125,6 +128,7 @@ impl Kernel {
                 .into_iter()
                 .collect(),
             commands: Vec::new(),
+            head,
         };
         for (tag, io) in (0..counts.depth).zip(ios.chunks_exact(layout.io_size)) {
             let address = requests.get(usize::from(tag)).copied().unwrap_or_default();
@@ -133,20 +137,13 @@ impl Kernel {
             found.queue.requeued += u32::from(waits_again);
             let request =
                 request.filter(|request| waits_again || request.state != RequestState::Idle);
-            self.tag(&mut found, Tag(tag), io, request, &head);
+            self.tag(&mut found, Tag(tag), io, request);
         }
         found.queue.armers = found.armers.values().flatten().cloned().collect();
         Some(found)
     }
 
-    fn tag(
-        &self,
-        found: &mut QueueView,
-        tag: Tag,
-        io: &[u8],
-        request: Option<Request>,
-        queue: &View,
-    ) {
+    fn tag(&self, found: &mut QueueView, tag: Tag, io: &[u8], request: Option<Request>) {
         let layout = &self.layout.device;
         let member = |field: super::btf::Field| number(io, field.offset, field.size);
         let flags = member(layout.io_flags)
@@ -193,12 +190,13 @@ impl Kernel {
                 mapped: None,
                 writable: None,
             }),
-            descriptor: self.descriptor(queue, tag),
+            descriptor: self.descriptor(&found.head, tag),
             request,
         });
     }
 
-    fn descriptor(&self, queue: &View, tag: Tag) -> Option<Descriptor> {
+    /// The descriptor that the driver wrote last for a tag.
+    pub(super) fn descriptor(&self, queue: &View, tag: Tag) -> Option<Descriptor> {
         let layout = &self.layout.device;
         let size = layout
             .descriptor_size

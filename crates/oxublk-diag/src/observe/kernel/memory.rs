@@ -81,7 +81,7 @@ impl Memory {
 }
 
 /// A piece of memory that was read at once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct View {
     /// Where it was.
     pub(super) address: u64,

@@ -13,7 +13,9 @@
 //! | `device.rs` | devices, queues, tags, requests |
 //! | `task.rs` | threads |
 //! | `ring.rs` | rings and their past |
+//! | `answers.rs` | answers that are not what was asked for |
 
+mod answers;
 mod btf;
 mod device;
 mod layout;
@@ -32,7 +34,7 @@ use crate::facts::{Command, Device, Gap, Layer, Place, Queue, Snapshot, Tid};
 
 use device::{Counts, QueueView};
 use layout::Layout;
-use memory::Memory;
+use memory::{Memory, View};
 use symbols::Symbols;
 
 /// The driver allows at most so many.
@@ -51,7 +53,7 @@ pub(crate) struct Kernel {
 /// What is known of a ring's use.
 #[derive(Debug, Default)]
 struct Use {
-    serves: HashSet<(DeviceId, QueueId)>,
+    serves: HashMap<(DeviceId, QueueId), View>,
     worth_reading: bool,
 }
 
@@ -133,7 +135,9 @@ impl Kernel {
                     .iter()
                     .any(|command| self.ring_of_command(*command) == Some(ring))
                 {
-                    entry.serves.insert((id, queue.queue.id));
+                    entry
+                        .serves
+                        .insert((id, queue.queue.id), queue.head.clone());
                 }
             }
             merge(device, queue.queue);
@@ -198,16 +202,19 @@ impl Kernel {
             if let Some((pid, fd)) = places.get(address) {
                 (ring.pid, ring.fd) = (Some(*pid), Some(*fd));
             }
-            ring.serves = used.serves.iter().copied().collect();
+            ring.serves = used.serves.keys().copied().collect();
             ring.serves.sort_unstable();
-            if used.worth_reading || ring.overflowed > 0 {
-                let pid = ring.pid;
-                let only = ring.serves.first().map(|(id, _)| *id);
-                let device_of = |fd: i32, fixed: bool| match pid {
-                    Some(pid) if !fixed => files.get(&(pid, fd)).copied().or(only),
-                    _ => only,
-                };
-                self.read_history(&mut ring, &device_of);
+            let pid = ring.pid;
+            let only = ring.serves.first().map(|(id, _)| *id);
+            let device_of = |fd: i32, fixed: bool| match pid {
+                Some(pid) if !fixed => files.get(&(pid, fd)).copied().or(only),
+                _ => only,
+            };
+            self.read_history(&mut ring, &device_of);
+            self.misanswered(snapshot, &ring, &used.serves);
+            if !used.worth_reading && ring.overflowed == 0 {
+                ring.submissions.clear();
+                ring.completions.clear();
             }
             rings.push(ring);
         }
