@@ -1,9 +1,9 @@
 //! Looking twice and deciding: once, or again and again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use oxublk::{DeviceId, QueueId};
+use oxublk::{DeviceId, QueueId, Tag};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::{Limits, decide};
@@ -24,6 +24,26 @@ pub struct Looks {
 }
 
 impl Looks {
+    /// Whether a tag has a request of unknown age in both looks.
+    fn has_ageless(&self) -> bool {
+        let busy = |snapshot: &Snapshot| -> BTreeSet<(DeviceId, QueueId, Tag)> {
+            let queues = snapshot
+                .devices
+                .iter()
+                .flat_map(|device| device.queues.iter().map(move |queue| (device.id, queue)));
+            queues
+                .flat_map(|(id, queue)| queue.tags.iter().map(move |tag| (id, queue.id, tag)))
+                .filter(|(_, _, tag)| {
+                    tag.request
+                        .as_ref()
+                        .is_some_and(|request| request.age_ms.is_none())
+                })
+                .map(|(id, queue, tag)| (id, queue, tag.tag))
+                .collect()
+        };
+        !busy(&self.before).is_disjoint(&busy(&self.now))
+    }
+
     /// What follows from them.
     #[must_use]
     pub fn decide(&self, limits: Limits) -> Report {
@@ -48,10 +68,15 @@ impl Doctor {
         }
     }
 
-    /// Looks twice.
+    /// Looks twice. Where nothing says how old a request is, only that time itself does: the second look comes late enough.
     pub fn look(&mut self) -> Looks {
         let (before, now) = self.observer.look_twice(PAUSE);
-        Looks { before, now }
+        let mut looks = Looks { before, now };
+        if looks.has_ageless() {
+            std::thread::sleep(self.limits.slow);
+            looks.now = self.observer.look();
+        }
+        looks
     }
 
     /// Looks twice and decides.
