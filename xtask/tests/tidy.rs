@@ -155,13 +155,18 @@ fn unsafe_code_is_in_its_rooms() {
         "crates/oxublk/src/queue/buffers.rs",
         "crates/oxublk/src/queue/uring.rs",
         "crates/oxublk-targets/src/mem/store.rs",
+        // The fault server is apart from the library, so that it can break its rules: it has a ring of its own, memory
+        // that it takes away from under the driver, and forks that no safe function makes.
+        "tests/faults/src/memory.rs",
+        "tests/faults/src/process.rs",
+        "tests/faults/src/ring.rs",
     ];
     let word = concat!("un", "safe {");
     for path in sources() {
-        let Ok(inside) = path.strip_prefix(root().join("crates")) else {
+        let Ok(inside) = path.strip_prefix(root()) else {
             continue;
         };
-        let name = format!("crates/{}", inside.display());
+        let name = inside.display().to_string();
         if read(&path).contains(word) {
             assert!(rooms.contains(&name.as_str()), "{name} is no room for it");
         }
