@@ -167,7 +167,7 @@ fn unsafe_code_is_in_its_rooms() {
             continue;
         };
         let name = inside.display().to_string();
-        if read(&path).contains(word) {
+        if !name.starts_with("xtask/") && read(&path).contains(word) {
             assert!(rooms.contains(&name.as_str()), "{name} is no room for it");
         }
     }
