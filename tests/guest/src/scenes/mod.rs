@@ -2,8 +2,16 @@
 
 mod death;
 mod discard;
+mod faults_answers;
+mod faults_arming;
+mod faults_control;
+mod faults_delivery;
+mod faults_life;
+mod faults_reboot;
+mod faults_server;
 mod filesystems;
 mod fio;
+mod healthy;
 mod life;
 mod misuse;
 mod no_module;
@@ -27,4 +35,13 @@ pub(crate) const SCENES: &[Scene] = &[
     life::SCENE,
     death::SCENE,
     trouble::SCENE,
+    healthy::SCENE,
+    faults_arming::SCENE,
+    faults_delivery::SCENE,
+    faults_server::SCENE,
+    faults_answers::SCENE,
+    faults_life::SCENE,
+    faults_control::SCENE,
+    faults_reboot::INSIDE,
+    faults_reboot::OWN_DEVICE,
 ];

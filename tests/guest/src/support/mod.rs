@@ -3,6 +3,7 @@
 pub(crate) mod data;
 pub(crate) mod device;
 pub(crate) mod direct;
+pub(crate) mod faulty;
 pub(crate) mod kernel_log;
 pub(crate) mod leftovers;
 pub(crate) mod process;

@@ -1,0 +1,359 @@
+//! A server that does one thing wrong, and what `oxublk doctor` must say of it.
+
+use super::device::{block, gone};
+use super::process::{Finished, Process, run, send};
+use super::procfs;
+use super::runner::note;
+use super::wait::{LONG, SOON, wait_until};
+use anyhow::{Context as _, Result, bail, ensure};
+use oxublk_diag::finding::{Cause, Finding, Health, Report};
+use rustix::process::Signal;
+use std::time::Instant;
+
+/// The block that most faults wait for: the fault server's `TRIGGER_BYTE`.
+pub(crate) const TRIGGER_BLOCK: u64 = (8 << 20) / 4096;
+
+/// What makes a fault show itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Provoke {
+    /// Nothing: the scan for partitions does, or the device never gets ready.
+    Nothing,
+    /// Reads of the trigger's block and the next ones, one after another.
+    Reads,
+    /// Writes of the same.
+    Writes,
+    /// One read of the trigger's block, then many at once elsewhere.
+    Burst,
+    /// Many reads at once from all CPUs.
+    Everywhere,
+    /// Reads that go on until the server is killed.
+    Load,
+    /// The server is killed.
+    Kill,
+    /// The server is killed while reads are under way.
+    KillUnderLoad,
+}
+
+/// What doctor must say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Expected {
+    /// On every kernel.
+    Cause(Cause),
+    /// Up to 6.17, and later.
+    ByKernel(Cause, Cause),
+    /// Nothing is wrong.
+    Healthy,
+}
+
+/// A fault and its verdict.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) fault: &'static str,
+    pub(crate) options: &'static str,
+    pub(crate) provoke: Provoke,
+    pub(crate) expected: Expected,
+    /// Other causes that are true too.
+    pub(crate) also: &'static [Cause],
+    /// Complaints of the kernel that it provokes.
+    pub(crate) forgives: &'static [&'static str],
+}
+
+/// Linux 6.12 complains when a server dies that has armed some tags of a queue and not all.
+const HALF_ARMED: &[&str] = &["ublk_ch_uring_cmd"];
+
+impl Case {
+    pub(crate) const fn new(fault: &'static str, provoke: Provoke, expected: Expected) -> Self {
+        Self {
+            fault,
+            options: "",
+            provoke,
+            expected,
+            also: &[],
+            forgives: &[],
+        }
+    }
+
+    /// A device that never gets ready.
+    pub(crate) const fn unready(fault: &'static str, cause: Cause) -> Self {
+        Self {
+            forgives: HALF_ARMED,
+            ..Self::new(fault, Provoke::Nothing, Expected::Cause(cause))
+        }
+    }
+
+    /// A fault that a read of the trigger's block shows, or the next one.
+    pub(crate) const fn read(fault: &'static str, cause: Cause) -> Self {
+        Self::new(fault, Provoke::Reads, Expected::Cause(cause))
+    }
+
+    /// A server that is healthy while it is read.
+    pub(crate) const fn healthy(fault: &'static str) -> Self {
+        Self::new(fault, Provoke::Load, Expected::Healthy)
+    }
+
+    pub(crate) const fn with(self, options: &'static str) -> Self {
+        Self { options, ..self }
+    }
+
+    pub(crate) const fn also(self, also: &'static [Cause]) -> Self {
+        Self { also, ..self }
+    }
+
+    /// The cause on this kernel; none when it is healthy.
+    fn cause(&self) -> Result<Option<Cause>> {
+        Ok(match self.expected {
+            Expected::Cause(cause) => Some(cause),
+            Expected::ByKernel(old, _) if old_kernel()? => Some(old),
+            Expected::ByKernel(_, new) => Some(new),
+            Expected::Healthy => None,
+        })
+    }
+
+    /// Its name in notes and the table.
+    fn title(&self) -> String {
+        format!("{} {}", self.fault, self.options)
+            .trim_end()
+            .to_owned()
+    }
+}
+
+/// Whether START_DEV itself scans for partitions, and more is as it was up to 6.17.
+pub(crate) fn old_kernel() -> Result<bool> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let numbers: Vec<u32> = release.split('.').map_while(|n| n.parse().ok()).collect();
+    Ok(numbers.as_slice() < [6, 18].as_slice())
+}
+
+/// The fault server. Dropped, it and what it left are killed.
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    pub(crate) id: u32,
+    pub(crate) process: Process,
+    holder: Option<u32>,
+}
+
+impl Faulty {
+    /// Starts it, and returns when it is as far as it will come.
+    pub(crate) fn start(fault: &str, options: &str) -> Result<Self> {
+        let mut words = vec![fault];
+        words.extend(options.split_whitespace());
+        let mut process = Process::start("ublk-faulty", &words)?;
+        let id = process.wait_line("the device's number", LONG, |line| {
+            line.strip_prefix("added ")?.parse().ok()
+        })?;
+        let far = ["ready ", "waiting ", "starting "];
+        process.wait_line("how far it came", LONG, |line| {
+            far.iter().any(|word| line.starts_with(word)).then_some(())
+        })?;
+        let holder = process
+            .output_so_far()
+            .lines()
+            .find_map(|line| line.strip_prefix("holder ")?.parse().ok());
+        Ok(Self {
+            id,
+            process,
+            holder,
+        })
+    }
+
+    /// Waits until the device is started.
+    pub(crate) fn ready(&mut self) -> Result<()> {
+        self.process.wait_line("that it is ready", LONG, |line| {
+            line.starts_with("ready ").then_some(())
+        })
+    }
+
+    /// Kills the server, what it left behind, and deletes the device.
+    pub(crate) fn clear(self, clients: Vec<Process>) -> Result<()> {
+        let Self {
+            id,
+            process,
+            holder,
+        } = self;
+        // It may have been killed by the test already.
+        let _ = process.signal(Signal::KILL);
+        if let Some(holder) = holder {
+            send(holder, Signal::KILL)?;
+        }
+        process.wait(SOON)?;
+        run("oxublk", &["del", &id.to_string(), "--force"])?.success()?;
+        for client in clients {
+            client.wait(SOON)?;
+        }
+        procfs::nobody_is_stuck()?;
+        wait_until("the device is gone", SOON, || {
+            gone(id).map_err(|error| error.to_string())
+        })
+    }
+}
+
+/// Runs a fault and asserts doctor's verdict.
+pub(crate) fn examine(case: &Case) -> Result<()> {
+    let mut server = Faulty::start(case.fault, case.options)?;
+    let clients = provoke(&mut server, case.provoke)?;
+    let told = verdict(case, server.id);
+    server.clear(clients)?;
+    told
+}
+
+/// Provokes the fault. The clients that do may hang until the server is killed.
+pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>> {
+    let disk = block(server.id);
+    if !matches!(how, Provoke::Nothing) {
+        server.ready()?;
+    }
+    match how {
+        Provoke::Nothing => Ok(Vec::new()),
+        Provoke::Reads => Ok(vec![read(&disk, TRIGGER_BLOCK, 4)?]),
+        Provoke::Writes => Ok(vec![write(&disk, TRIGGER_BLOCK, 4)?]),
+        Provoke::Burst => {
+            let mut clients = vec![read(&disk, TRIGGER_BLOCK, 1)?];
+            for client in 1..=6 {
+                clients.push(read(&disk, TRIGGER_BLOCK + 16 * client, 1)?);
+            }
+            Ok(clients)
+        }
+        Provoke::Everywhere => (0..8)
+            .map(|client| {
+                let cpu = (client % 2).to_string();
+                let words = dd_read(&disk, TRIGGER_BLOCK + 16 * client, 8);
+                let mut line = vec!["-c".to_owned(), cpu, "dd".to_owned()];
+                line.extend(words);
+                Process::start("taskset", &line)
+            })
+            .collect(),
+        Provoke::Load => Ok(vec![load(&disk)?, load(&disk)?]),
+        Provoke::Kill => {
+            server.process.signal(Signal::KILL)?;
+            super::device::ended(server.process.pid())?;
+            Ok(Vec::new())
+        }
+        Provoke::KillUnderLoad => {
+            let clients = vec![read(&disk, TRIGGER_BLOCK, 4)?];
+            super::device::in_flight(server.id)?;
+            server.process.signal(Signal::KILL)?;
+            super::device::ended(server.process.pid())?;
+            Ok(clients)
+        }
+    }
+}
+
+fn dd_read(disk: &str, block: u64, count: u64) -> Vec<String> {
+    vec![
+        format!("if={disk}"),
+        "of=/dev/null".to_owned(),
+        "bs=4096".to_owned(),
+        format!("skip={block}"),
+        format!("count={count}"),
+        "iflag=direct".to_owned(),
+    ]
+}
+
+/// Reads blocks past the page cache.
+pub(crate) fn read(disk: &str, block: u64, count: u64) -> Result<Process> {
+    Process::start("dd", &dd_read(disk, block, count))
+}
+
+/// Reads the disk from its beginning to its end, again and again.
+fn load(disk: &str) -> Result<Process> {
+    let line =
+        format!("while dd if={disk} of=/dev/null bs=16K iflag=direct status=none; do :; done");
+    Process::start("sh", &["-c", &line])
+}
+
+fn write(disk: &str, block: u64, count: u64) -> Result<Process> {
+    let words = [
+        "if=/dev/zero".to_owned(),
+        format!("of={disk}"),
+        "bs=4096".to_owned(),
+        format!("seek={block}"),
+        format!("count={count}"),
+        "oflag=direct".to_owned(),
+        "conv=nocreat".to_owned(),
+    ];
+    Process::start("dd", &words)
+}
+
+/// Runs doctor until it has something to say of this device, and asserts that it is the right thing.
+fn verdict(case: &Case, id: u32) -> Result<()> {
+    let title = case.title();
+    let Some(cause) = case.cause()? else {
+        let report = doctor(&[])?;
+        let findings = about(&report, Some(id));
+        ensure!(
+            findings.is_empty(),
+            "{title}: healthy expected: {findings:#?}"
+        );
+        note(format!("verdict: {title}: healthy"));
+        return Ok(());
+    };
+    let report = holds(&title, Some(id), cause)?;
+    let findings = about(&report, Some(id));
+    let contradicts = findings.iter().find(|finding| {
+        finding.cause != cause && !case.also.contains(&finding.cause) && !accompanies(finding)
+    });
+    ensure!(
+        contradicts.is_none(),
+        "{title}: {cause} expected, and nothing else: {findings:#?}"
+    );
+    Ok(())
+}
+
+/// Runs doctor until it has something to say of a device, or of the host: then it must say this, among others.
+pub(crate) fn holds(title: &str, id: Option<u32>, cause: Cause) -> Result<Report> {
+    let end = Instant::now() + LONG;
+    let report = loop {
+        // What is younger is not called stuck; what is said after that must be right at once.
+        let report = doctor(&["--slow", "3", "--stuck-after", "3"])?;
+        if !about(&report, id).is_empty() {
+            break report;
+        }
+        ensure!(
+            Instant::now() < end,
+            "{title}: {cause} expected: doctor found nothing within {LONG:?}"
+        );
+    };
+    let findings = about(&report, id);
+    let Some(found) = findings.iter().find(|finding| finding.cause == cause) else {
+        bail!("{title}: {cause} expected: {findings:#?}");
+    };
+    let certainty = serde_json::to_value(found.certainty)?;
+    let certainty = certainty.as_str().unwrap_or_default();
+    note(format!("verdict: {title}: {cause} ({certainty})"));
+    Ok(report)
+}
+
+/// What may be said beside any verdict: who waits because of it, and what the kernel is known for.
+fn accompanies(finding: &Finding) -> bool {
+    matches!(
+        finding.cause,
+        Cause::ControlStuck | Cause::HeldOpen | Cause::KernelDefect
+    )
+}
+
+/// What a report says of a device; without one, all that it says.
+pub(crate) fn about(report: &Report, id: Option<u32>) -> Vec<&Finding> {
+    let concerns = |finding: &&Finding| {
+        let device = finding.device.map(|device| device.0);
+        finding.health > Health::Healthy && (id.is_none() || device == id)
+    };
+    report.findings.iter().filter(concerns).collect()
+}
+
+/// Runs `oxublk doctor --json`.
+pub(crate) fn doctor(options: &[&str]) -> Result<Report> {
+    let finished: Finished = run("oxublk", &[&["doctor", "--json"], options].concat())?;
+    serde_json::from_str(&finished.output).with_context(|| finished.to_string())
+}
+
+/// Cases as tests of these names.
+macro_rules! cases {
+    ($($name:ident => $case:expr),* $(,)?) => {
+        &[$({
+            const CASE: $crate::support::faulty::Case = $case;
+            $crate::support::Test::new(stringify!($name), || $crate::support::faulty::examine(&CASE))
+                .forgives(CASE.forgives)
+        }),*]
+    };
+}
+pub(crate) use cases;
