@@ -24,6 +24,7 @@ mod qemu;
 mod scenes;
 mod tally;
 mod test;
+mod verdicts;
 mod wire;
 
 use clap::{Parser, Subcommand};
@@ -63,6 +64,8 @@ enum Task {
         /// What to measure, as JSON
         plan: String,
     },
+    /// Run every fault on real kernels and write down what doctor says
+    Verdicts(verdicts::Arguments),
     /// Compare our constants with the kernel's header
     Abi,
 }
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::DemoScene { files } => demo_scene::run(Path::new("oxublk"), &files),
         Task::Bench(arguments) => bench::main(&arguments),
         Task::BenchScene { plan } => bench::run_in_guest(&plan),
+        Task::Verdicts(arguments) => verdicts::main(&arguments),
         Task::Abi => abi::run().map(|()| 0),
     };
     match done {

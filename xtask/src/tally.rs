@@ -28,6 +28,7 @@ pub(crate) struct Watcher {
     line: Vec<u8>,
     tally: Tally,
     failures: Vec<String>,
+    notes: Vec<String>,
     summaries: u32,
 }
 
@@ -53,6 +54,14 @@ impl Watcher {
         if let Some(name) = failure(&line).filter(|name| !self.failures.contains(name)) {
             self.failures.push(name);
         }
+        if let Some(note) = line.strip_prefix("note: ") {
+            self.notes.push(note.trim_end().to_owned());
+        }
+    }
+
+    /// What guest-tests noted after its tests.
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// The sum and the names of those that failed. A run that failed without a failed test (it did not build, or died) counts as one failure, and

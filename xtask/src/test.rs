@@ -28,31 +28,33 @@ const TRIES: usize = 3;
 pub(crate) struct Arguments {
     /// 1: unit, property and model tests, here; 2: tests on real kernels, in guests; both when not given
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
-    tier: Option<u8>,
+    pub(crate) tier: Option<u8>,
     /// A kernel for tier 2, as for `guest`; may be given several times [default: 6.12 and latest]
     #[arg(long)]
-    kernel: Vec<String>,
+    pub(crate) kernel: Vec<String>,
     /// Run one scene of tier 2 only; may be given several times
     #[arg(long, value_name = "NAME")]
-    scene: Vec<String>,
+    pub(crate) scene: Vec<String>,
     /// Multiply the time that a scene may take: for a machine that is busy with other things
     #[arg(long, value_name = "FACTOR", default_value_t = 1)]
-    patience: u64,
+    pub(crate) patience: u64,
     /// Cargo's profile for the programs of tier 2
     #[arg(long, default_value = "release")]
-    profile: String,
+    pub(crate) profile: String,
     /// Run only tests whose name contains this
-    filter: Option<String>,
+    pub(crate) filter: Option<String>,
 }
 
 /// One line of the table.
 #[derive(Debug)]
-struct Row {
-    kernel: String,
+pub(crate) struct Row {
+    pub(crate) kernel: String,
     scene: String,
-    tally: Tally,
+    pub(crate) tally: Tally,
     /// The names of those that failed.
     failures: Vec<String>,
+    /// What guest-tests noted.
+    pub(crate) notes: Vec<String>,
     boots: u32,
     /// How guests died before the one that counts.
     deaths: Vec<String>,
@@ -126,6 +128,7 @@ fn cargo(scene: &str, arguments: &[&str], filter: Option<&str>) -> Result<Row> {
         scene: scene.to_owned(),
         tally,
         failures,
+        notes: Vec::new(),
         boots: 0,
         deaths: Vec::new(),
         took: started.elapsed(),
@@ -137,6 +140,16 @@ fn tier_2(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<()> {
     packages::ensure()?;
     let programs = programs::build(programs::PACKAGES, &arguments.profile)?;
     let scenes = chosen_scenes(&programs, &arguments.scene)?;
+    run_scenes(arguments, &programs, &scenes, rows)
+}
+
+/// Scenes on each kernel that was asked for, or the oldest and the newest.
+pub(crate) fn run_scenes(
+    arguments: &Arguments,
+    programs: &[PathBuf],
+    scenes: &[Scene],
+    rows: &mut Vec<Row>,
+) -> Result<()> {
     let defaults: Vec<String> = KERNELS.iter().map(|kernel| (*kernel).to_owned()).collect();
     let kernels = if arguments.kernel.is_empty() {
         &defaults
@@ -145,11 +158,11 @@ fn tier_2(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<()> {
     };
     for wanted in kernels {
         let kernel = kernels::resolve(wanted, None)?;
-        for scene in &scenes {
+        for scene in scenes {
             eprintln!("=== kernel {}, scene {}", kernel.version(), scene.name);
             let job = Job {
                 kernel: kernel.clone(),
-                programs: programs.clone(),
+                programs: programs.to_vec(),
                 with: Vec::new(),
                 orders: orders(scene, arguments),
                 machine: Machine {
@@ -166,7 +179,7 @@ fn tier_2(arguments: &Arguments, rows: &mut Vec<Row>) -> Result<()> {
     Ok(())
 }
 
-fn chosen_scenes(programs: &[PathBuf], wanted: &[String]) -> Result<Vec<Scene>> {
+pub(crate) fn chosen_scenes(programs: &[PathBuf], wanted: &[String]) -> Result<Vec<Scene>> {
     let guest_tests = programs
         .iter()
         .find(|program| program.ends_with("guest-tests"))
@@ -207,7 +220,7 @@ fn run_scene(job: &Job, scene: &Scene) -> Result<Row> {
     let started = Instant::now();
     let mut boots = 0;
     let mut deaths = Vec::new();
-    let (tally, failures) = loop {
+    let (tally, failures, notes) = loop {
         let mut watcher = Watcher::default();
         let report = guest::run(job, &mut |stream, bytes| {
             guest::print(stream, bytes);
@@ -216,16 +229,17 @@ fn run_scene(job: &Job, scene: &Scene) -> Result<Row> {
             }
         })?;
         boots += report.boots;
+        let notes = watcher.take_notes();
         let (tally, mut failures) = watcher.finish(report.end == End::Exited(0));
         let Some(death) = report.death else {
-            break (tally, failures);
+            break (tally, failures, notes);
         };
         deaths.push(death.words());
         let tries = deaths.len();
         if death.concerns_us || tries == TRIES {
             failures.push(death.words());
             deaths.pop();
-            break (tally, failures);
+            break (tally, failures, notes);
         }
         eprintln!(
             "{}: scene {} is run again ({} of {TRIES})",
@@ -239,13 +253,14 @@ fn run_scene(job: &Job, scene: &Scene) -> Result<Row> {
         scene: scene.name.clone(),
         tally,
         failures,
+        notes,
         boots,
         deaths,
         took: started.elapsed(),
     })
 }
 
-fn print_table(rows: &[Row]) {
+pub(crate) fn print_table(rows: &[Row]) {
     let width =
         |cell: fn(&Row) -> usize, least| rows.iter().map(cell).max().unwrap_or_default().max(least);
     let kernel = width(|row| row.kernel.len(), 6);

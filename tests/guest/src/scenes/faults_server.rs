@@ -21,6 +21,6 @@ pub(crate) const SCENE: Scene = Scene {
         the_handler_spins => Case::read("spin", Cause::HandlerSpins),
         the_handler_waits_for_a_pipe => Case::read("blocked-pipe", Cause::HandlerBlocked),
         the_request_is_forgotten => Case::read("forgotten", Cause::Forgotten),
-        the_medium_is_slow => Case::new("slow", Provoke::Load, SLOW),
+        the_medium_is_slow => Case::new("slow", Provoke::Load, SLOW).slow_after(1, 60),
     ],
 };

@@ -54,12 +54,17 @@ pub(crate) struct Case {
     pub(crate) expected: Expected,
     /// Other causes that are true too.
     pub(crate) also: &'static [Cause],
+    /// From which age on, in seconds, doctor calls a request slow, and stuck.
+    pub(crate) limits: (u32, u32),
     /// Complaints of the kernel that it provokes.
     pub(crate) forgives: &'static [&'static str],
 }
 
 /// Linux 6.12 complains when a server dies that has armed some tags of a queue and not all.
 const HALF_ARMED: &[&str] = &["ublk_ch_uring_cmd"];
+
+/// What is younger is not called stuck; what is said after that must be right at once.
+const LIMITS: (u32, u32) = (3, 3);
 
 impl Case {
     pub(crate) const fn new(fault: &'static str, provoke: Provoke, expected: Expected) -> Self {
@@ -69,6 +74,7 @@ impl Case {
             provoke,
             expected,
             also: &[],
+            limits: LIMITS,
             forgives: &[],
         }
     }
@@ -93,6 +99,13 @@ impl Case {
 
     pub(crate) const fn with(self, options: &'static str) -> Self {
         Self { options, ..self }
+    }
+
+    pub(crate) const fn slow_after(self, slow: u32, stuck: u32) -> Self {
+        Self {
+            limits: (slow, stuck),
+            ..self
+        }
     }
 
     pub(crate) const fn also(self, also: &'static [Cause]) -> Self {
@@ -192,6 +205,9 @@ pub(crate) fn examine(case: &Case) -> Result<()> {
     let mut server = Faulty::start(case.fault, case.options)?;
     let clients = provoke(&mut server, case.provoke)?;
     let told = verdict(case, server.id);
+    if told.is_err() {
+        note(format!("verdict: {}: **wrong**", case.title()));
+    }
     server.clear(clients)?;
     told
 }
@@ -274,20 +290,25 @@ fn write(disk: &str, block: u64, count: u64) -> Result<Process> {
     Process::start("dd", &words)
 }
 
+/// So often a healthy device is looked at.
+const LOOKS: u32 = 10;
+
 /// Runs doctor until it has something to say of this device, and asserts that it is the right thing.
 fn verdict(case: &Case, id: u32) -> Result<()> {
     let title = case.title();
     let Some(cause) = case.cause()? else {
-        let report = doctor(&[])?;
-        let findings = about(&report, Some(id));
-        ensure!(
-            findings.is_empty(),
-            "{title}: healthy expected: {findings:#?}"
-        );
+        for look in 1..=LOOKS {
+            let report = doctor(&[])?;
+            let findings = about(&report, None);
+            ensure!(
+                findings.is_empty(),
+                "{title}: healthy expected, look {look}: {findings:#?}"
+            );
+        }
         note(format!("verdict: {title}: healthy"));
         return Ok(());
     };
-    let report = holds(&title, Some(id), cause)?;
+    let report = look(&title, Some(id), cause, case.limits)?;
     let findings = about(&report, Some(id));
     let contradicts = findings.iter().find(|finding| {
         finding.cause != cause && !case.also.contains(&finding.cause) && !accompanies(finding)
@@ -301,10 +322,14 @@ fn verdict(case: &Case, id: u32) -> Result<()> {
 
 /// Runs doctor until it has something to say of a device, or of the host: then it must say this, among others.
 pub(crate) fn holds(title: &str, id: Option<u32>, cause: Cause) -> Result<Report> {
+    look(title, id, cause, LIMITS)
+}
+
+fn look(title: &str, id: Option<u32>, cause: Cause, limits: (u32, u32)) -> Result<Report> {
+    let (slow, stuck) = (limits.0.to_string(), limits.1.to_string());
     let end = Instant::now() + LONG;
     let report = loop {
-        // What is younger is not called stuck; what is said after that must be right at once.
-        let report = doctor(&["--slow", "3", "--stuck-after", "3"])?;
+        let report = doctor(&["--slow", &slow, "--stuck-after", &stuck])?;
         if !about(&report, id).is_empty() {
             break report;
         }
