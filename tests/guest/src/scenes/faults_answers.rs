@@ -24,7 +24,7 @@ pub(crate) const SCENE: Scene = Scene {
         reads_are_answered_with_sectors => Case::new("result-sectors", Provoke::Reads, WRONG_RESULT),
         writes_are_answered_with_nothing => Case::new("result-zero", Provoke::Writes, WRONG_RESULT),
         reads_are_answered_with_nothing => Case::new("result-zero", Provoke::Reads, WRONG_RESULT),
-        reads_are_answered_with_too_much => Case::new("result-too-big", Provoke::Reads, WRONG_RESULT),
+        reads_are_answered_with_too_much => Case::new("result-too-big", Provoke::Reads, WRONG_RESULT).forgives(&["__ublk_complete_rq"]),
         descriptors_have_another_size => Case::new("descriptor-stride-32", Provoke::Everywhere, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]),
         descriptors_are_another_queues => Case::new("descriptor-queue-0", Provoke::Everywhere, WRONG_DESCRIPTORS),
     ],

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 /// The block that most faults wait for: the fault server's `TRIGGER_BYTE`.
 pub(crate) const TRIGGER_BLOCK: u64 = (8 << 20) / 4096;
+/// So many are read from there on. A server that stops itself still answers some.
+const BLOCKS: u64 = 64;
 
 /// What makes a fault show itself.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +106,14 @@ impl Case {
     pub(crate) const fn slow_after(self, slow: u32, stuck: u32) -> Self {
         Self {
             limits: (slow, stuck),
+            ..self
+        }
+    }
+
+    /// The kernel complains of this one in these words.
+    pub(crate) const fn forgives(self, words: &'static [&'static str]) -> Self {
+        Self {
+            forgives: words,
             ..self
         }
     }
@@ -220,8 +230,8 @@ pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>>
     }
     match how {
         Provoke::Nothing => Ok(Vec::new()),
-        Provoke::Reads => Ok(vec![read(&disk, TRIGGER_BLOCK, 4)?]),
-        Provoke::Writes => Ok(vec![write(&disk, TRIGGER_BLOCK, 4)?]),
+        Provoke::Reads => Ok(vec![read(&disk, TRIGGER_BLOCK, BLOCKS)?]),
+        Provoke::Writes => Ok(vec![write(&disk, TRIGGER_BLOCK, BLOCKS)?]),
         Provoke::Burst => {
             let mut clients = vec![read(&disk, TRIGGER_BLOCK, 1)?];
             for client in 1..=6 {
@@ -245,7 +255,7 @@ pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>>
             Ok(Vec::new())
         }
         Provoke::KillUnderLoad => {
-            let clients = vec![read(&disk, TRIGGER_BLOCK, 4)?];
+            let clients = vec![read(&disk, TRIGGER_BLOCK, BLOCKS)?];
             super::device::in_flight(server.id)?;
             server.process.signal(Signal::KILL)?;
             super::device::ended(server.process.pid())?;
