@@ -6,9 +6,12 @@ mod disk;
 mod error;
 pub mod host;
 mod id;
+mod mapping;
 mod metrics;
 mod operation;
+mod probes;
 pub mod queue;
+pub mod recorder;
 mod serve;
 
 pub use oxublk_sys as sys;
@@ -18,7 +21,10 @@ pub use device::{Builder, Device, Stopper};
 pub use disk::{Disk, Geometry};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{DeviceId, QueueId, Tag};
-pub use metrics::{InFlight, Latency, Metrics, OperationReport, QueueMetrics, QueueReport};
+pub use metrics::{
+    InFlight, Latency, Metrics, OperationReport, QueueMetrics, QueueReport, Stuck,
+};
 pub use operation::Operation;
 pub use oxublk_sys::Features;
+pub use recorder::Station;
 pub use serve::serve;

@@ -1,7 +1,8 @@
 //! Counters, latencies and requests in flight, per queue.
 //!
 //! Each queue's thread is the only writer of its cells, so it writes with plain loads and stores
-//! that readers see sooner or later: no lock, no allocation, nothing shared between queues.
+//! that readers see sooner or later: no lock, no allocation, nothing shared between queues. What is
+//! in flight is read from the [flight recorder](crate::recorder).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use histogram::{AtomicHistogram, Config, Histogram};
 
-use crate::id::{QueueId, Tag};
+use crate::id::{DeviceId, QueueId, Tag};
 use crate::operation::Operation;
+use crate::recorder::{Record, Recorded, Records, Station};
 
 const OPERATIONS: usize = Operation::ALL.len();
 /// Buckets of 1/32 of their value (3 %), up to 2^40 ns (18 minutes).
@@ -28,9 +30,8 @@ const MAX_LATENCY_NS: u64 = (1 << MAX_VALUE_POWER) - 1;
 pub struct QueueMetrics {
     queue: QueueId,
     operations: [OperationCells; OPERATIONS],
-    /// One cell a tag: 0 with the driver, else the monotonic time in ns at which the request was
-    /// reaped, shifted left by 3, plus its operation's index and one.
-    tags: Box<[AtomicU64]>,
+    /// Where each tag is.
+    records: Records,
 }
 
 #[derive(Debug)]
@@ -47,9 +48,22 @@ fn bump(cell: &AtomicU64, by: u64) {
 }
 
 impl QueueMetrics {
-    /// Cells for a queue with `depth` tags.
+    /// Cells for a queue with `depth` tags, whose records nobody else can read.
     #[must_use]
     pub fn new(queue: QueueId, depth: u16) -> Self {
+        Self::with_records(queue, Records::private(depth))
+    }
+
+    /// Cells for each queue of a device, whose records others can read.
+    pub(crate) fn of_device(device: DeviceId, queues: u16, depth: u16) -> Box<[Arc<Self>]> {
+        let records = Records::of_device(device, queues, depth).into_iter();
+        (0..queues)
+            .zip(records)
+            .map(|(queue, records)| Arc::new(Self::with_records(QueueId(queue), records)))
+            .collect()
+    }
+
+    fn with_records(queue: QueueId, records: Records) -> Self {
         Self {
             queue,
             operations: std::array::from_fn(|_| OperationCells {
@@ -58,26 +72,29 @@ impl QueueMetrics {
                 errors: AtomicU64::new(0),
                 latency: AtomicHistogram::with_config(&LATENCIES),
             }),
-            tags: (0..depth).map(|_| AtomicU64::new(0)).collect(),
+            records,
         }
     }
 
     /// How many tags the queue has.
     #[must_use]
     pub fn depth(&self) -> u16 {
-        u16::try_from(self.tags.len()).unwrap_or(u16::MAX)
+        u16::try_from(self.records.all().len()).unwrap_or(u16::MAX)
     }
 
-    pub(crate) fn began(&self, tag: Tag, operation: Operation, now_ns: u64) {
-        if let Some(cell) = self.tags.get(tag.index()) {
-            cell.store(now_ns << 3 | (operation.index() as u64 + 1), Relaxed);
-        }
+    /// Where each tag is, for the queue's thread to write.
+    #[inline]
+    pub(crate) fn records(&self) -> &[Record] {
+        self.records.all()
     }
 
-    pub(crate) fn answered(&self, tag: Tag) {
-        if let Some(cell) = self.tags.get(tag.index()) {
-            cell.store(0, Relaxed);
-        }
+    /// What the flight recorder says of each tag. One that changes all the time is left out.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<Recorded> {
+        (0..)
+            .zip(self.records())
+            .filter_map(|(tag, record)| record.read(self.queue, Tag(tag)))
+            .collect()
     }
 
     /// Counts a batch whose answers are handed over now, and empties it. Returns the mean time
@@ -107,12 +124,8 @@ impl QueueMetrics {
     }
 
     fn report_at(&self, now_ns: u64) -> QueueReport {
-        let requests_in_flight: Vec<InFlight> = self
-            .tags
-            .iter()
-            .zip(0..)
-            .filter_map(|(cell, tag)| InFlight::decode(cell.load(Relaxed), Tag(tag), now_ns))
-            .collect();
+        let in_flight = self.recorded();
+        let in_flight = in_flight.iter().filter(|tag| tag.station.has_request());
         QueueReport {
             queue: self.queue,
             operations: Operation::ALL
@@ -120,7 +133,7 @@ impl QueueMetrics {
                 .zip(&self.operations)
                 .map(|(&operation, cells)| cells.snapshot(operation))
                 .collect(),
-            in_flight: requests_in_flight,
+            in_flight: in_flight.map(|tag| InFlight::new(tag, now_ns)).collect(),
         }
     }
 }
@@ -165,6 +178,11 @@ impl Batch {
         self.settled_ns = now_ns;
     }
 
+    /// The last reading of the clock.
+    pub(crate) fn settled_ns(&self) -> u64 {
+        self.settled_ns
+    }
+
     pub(crate) fn add(&mut self, operation: Operation, bytes: u64, failed: bool) {
         let counts = &mut self.counts[operation.index()];
         counts.requests += 1;
@@ -190,6 +208,18 @@ impl Batch {
 pub struct Metrics {
     /// One report a queue.
     pub queues: Vec<QueueReport>,
+    /// What the watchdog saw; none without one.
+    pub stuck: Option<Stuck>,
+}
+
+/// What the watchdog saw: requests that took longer than [`Builder::stuck_after`](crate::Builder::stuck_after) says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Stuck {
+    /// How many the server has at this moment.
+    pub now: u64,
+    /// How many there were since the device was made.
+    pub total: u64,
 }
 
 /// One queue's part of [`Metrics`].
@@ -200,7 +230,7 @@ pub struct QueueReport {
     pub queue: QueueId,
     /// One report for each [`Operation`], in their order.
     pub operations: Vec<OperationReport>,
-    /// Requests that the driver delivered and the disk has not answered.
+    /// Requests that the server has: reaped, and their answers not yet given to the driver.
     pub in_flight: Vec<InFlight>,
 }
 
@@ -219,7 +249,7 @@ pub struct OperationReport {
     latency: Histogram,
 }
 
-/// A request that waits for the disk.
+/// A request that the server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct InFlight {
@@ -227,19 +257,26 @@ pub struct InFlight {
     pub tag: Tag,
     /// What it asks.
     pub operation: Operation,
-    /// Since when, in ns.
+    /// Its first sector, in units of 512 bytes.
+    pub sector: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Where it is.
+    pub station: Station,
+    /// Since it was reaped, in ns.
     pub age_ns: u64,
 }
 
 impl InFlight {
-    fn decode(cell: u64, tag: Tag, now_ns: u64) -> Option<Self> {
-        let index = usize::try_from(cell & 7).ok()?.checked_sub(1)?;
-        let operation = *Operation::ALL.get(index)?;
-        Some(Self {
-            tag,
-            operation,
-            age_ns: now_ns.saturating_sub(cell >> 3),
-        })
+    fn new(recorded: &Recorded, now_ns: u64) -> Self {
+        Self {
+            tag: recorded.tag,
+            operation: recorded.operation,
+            sector: recorded.sector,
+            bytes: recorded.bytes,
+            station: recorded.station,
+            age_ns: now_ns.saturating_sub(recorded.reaped_ns),
+        }
     }
 }
 
@@ -308,10 +345,11 @@ impl serde::Serialize for OperationReport {
 }
 
 impl Metrics {
-    pub(crate) fn snapshot(queues: &[Arc<QueueMetrics>]) -> Self {
+    pub(crate) fn snapshot(queues: &[Arc<QueueMetrics>], stuck: Option<Stuck>) -> Self {
         let now_ns = now_ns();
         Self {
             queues: queues.iter().map(|queue| queue.report_at(now_ns)).collect(),
+            stuck,
         }
     }
 
@@ -331,13 +369,13 @@ impl Metrics {
         total
     }
 
-    /// How many requests wait for the disk.
+    /// How many requests the server has.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.queues.iter().map(|queue| queue.in_flight.len()).sum()
     }
 
-    /// How long the oldest of them has waited.
+    /// How long it has had the oldest of them.
     #[must_use]
     pub fn oldest(&self) -> Option<Duration> {
         let ages = self
@@ -359,6 +397,14 @@ pub(crate) fn now_ns() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Request;
+
+    fn flush() -> Request {
+        Request::new(&oxublk_sys::IoDesc {
+            op_flags: u32::from(oxublk_sys::op::FLUSH),
+            ..Default::default()
+        })
+    }
 
     #[test]
     fn a_batch_is_counted_by_operation_with_one_latency() {
@@ -382,14 +428,19 @@ mod tests {
     #[test]
     fn requests_in_flight_have_an_age() {
         let metrics = Arc::new(QueueMetrics::new(QueueId(3), 4));
-        metrics.began(Tag(2), Operation::Flush, now_ns() - 5_000_000);
-        let snapshot = Metrics::snapshot(std::slice::from_ref(&metrics));
+        let record = &metrics.records()[2];
+        record.reaped(&flush(), now_ns() - 5_000_000);
+        let snapshot = Metrics::snapshot(std::slice::from_ref(&metrics), None);
         assert_eq!(snapshot.in_flight(), 1);
         assert!(snapshot.oldest().expect("one") >= Duration::from_millis(5));
         let request = snapshot.queues[0].in_flight[0];
         assert_eq!((request.tag, request.operation), (Tag(2), Operation::Flush));
-        metrics.answered(Tag(2));
-        assert_eq!(Metrics::snapshot(&[metrics]).in_flight(), 0);
+        assert_eq!(request.station, Station::Reaped);
+        record.handed(now_ns());
+        record.answered(0);
+        record.submitted(now_ns());
+        let metrics = std::slice::from_ref(&metrics);
+        assert_eq!(Metrics::snapshot(metrics, None).in_flight(), 0);
     }
 
     #[test]
@@ -401,7 +452,7 @@ mod tests {
             batch.add(Operation::Discard, 1 << 30, false);
             queue.settle(&mut batch, u64::MAX);
         }
-        let total = Metrics::snapshot(&queues).total();
+        let total = Metrics::snapshot(&queues, None).total();
         let discard = &total[Operation::Discard.index()];
         assert_eq!((discard.requests, discard.bytes), (2, 2 << 30));
         assert!(

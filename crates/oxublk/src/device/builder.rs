@@ -27,6 +27,7 @@ pub struct Builder<D> {
     queues: u16,
     depth: u16,
     deadline: Duration,
+    stuck_after: Option<Duration>,
 }
 
 impl<D: Disk> Builder<D> {
@@ -37,6 +38,7 @@ impl<D: Disk> Builder<D> {
             queues: 1,
             depth: 128,
             deadline: DEFAULT_DEADLINE,
+            stuck_after: None,
         }
     }
 
@@ -62,6 +64,14 @@ impl<D: Disk> Builder<D> {
     /// How long starting and stopping may take, each. Default 20 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Watches for requests that the server has had for longer than this: each is logged when that is seen, with its
+    /// device, queue, tag and where it is, and once more when it ends after all, and counted in
+    /// [`Metrics::stuck`](crate::Metrics::stuck). It costs the queues nothing. Default: nobody watches.
+    pub fn stuck_after(mut self, limit: Duration) -> Self {
+        self.stuck_after = Some(limit);
         self
     }
 
@@ -95,6 +105,7 @@ impl<D: Disk> Builder<D> {
             control,
             info,
             deadline: self.deadline,
+            stuck_after: self.stuck_after,
             server: None,
             finished: false,
         };
@@ -134,6 +145,7 @@ struct Unfinished {
     control: Control,
     info: DeviceInfo,
     deadline: Duration,
+    stuck_after: Option<Duration>,
     server: Option<Arc<Server>>,
     finished: bool,
 }
@@ -150,9 +162,10 @@ impl Unfinished {
         let id = self.info.id;
         self.control.set_params(id, &params(size_bytes, geometry))?;
         let (node, identity) = open_node(id)?;
-        let server = Arc::new(Server::new(id, node, self.info.queues, self.info.depth)?);
+        let server = Arc::new(Server::new(&self.info, node, self.stuck_after)?);
         self.server = Some(Arc::clone(&server));
         self.spawn(&server, &disk, geometry)?;
+        server.watch()?;
         self.wait_armed(&server, end)?;
         self.control
             .start(id)

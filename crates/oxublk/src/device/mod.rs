@@ -4,6 +4,7 @@ mod builder;
 mod params;
 mod progress;
 mod server;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::DeviceId;
 use crate::metrics::Metrics;
+use crate::recorder::Station;
 
 /// A started device, served by threads of this process.
 ///
@@ -115,7 +117,7 @@ impl Device {
     /// What the device did so far, and what it is doing.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        Metrics::snapshot(&self.server.metrics)
+        self.server.metrics()
     }
 
     /// Something that asks the device to stop from another thread.
@@ -210,6 +212,7 @@ impl Device {
                     .iter()
                     .map(move |request| (queue.queue, request))
             })
+            .filter(|(_, request)| request.station != Station::Answered)
             .map(|(queue, request)| {
                 let age = Duration::from_nanos(request.age_ns);
                 format!(

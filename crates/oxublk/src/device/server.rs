@@ -4,16 +4,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::CpuSet;
 
 use super::progress::Progress;
+use super::watchdog::Watchdog;
+use crate::control::DeviceInfo;
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result, errno_text};
 use crate::id::{DeviceId, QueueId};
-use crate::metrics::QueueMetrics;
+use crate::metrics::{Metrics, QueueMetrics};
 use crate::queue::{Ended, Queue, QueueError, Uring, UringSetup};
 
 /// What the queue threads of a device and its owner share.
@@ -26,6 +28,7 @@ pub(super) struct Server {
     wake: OwnedFd,
     pub(super) progress: Progress,
     pub(super) metrics: Box<[Arc<QueueMetrics>]>,
+    watchdog: Option<Watchdog>,
 }
 
 /// What one queue thread starts with.
@@ -37,7 +40,17 @@ struct QueuePlan {
 }
 
 impl Server {
-    pub(super) fn new(device: DeviceId, node: OwnedFd, queues: u16, depth: u16) -> Result<Self> {
+    pub(super) fn new(
+        info: &DeviceInfo,
+        node: OwnedFd,
+        stuck_after: Option<Duration>,
+    ) -> Result<Self> {
+        let DeviceInfo {
+            id: device,
+            queues,
+            depth,
+            ..
+        } = *info;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| Error::io("cannot make an eventfd", errno).with_device(device))?;
         Ok(Self {
@@ -45,14 +58,37 @@ impl Server {
             node: Mutex::new(Some(Arc::new(node))),
             wake,
             progress: Progress::default(),
-            metrics: (0..queues)
-                .map(|queue| Arc::new(QueueMetrics::new(QueueId(queue), depth)))
-                .collect(),
+            metrics: QueueMetrics::of_device(device, queues, depth),
+            watchdog: stuck_after.map(Watchdog::new),
         })
     }
 
     pub(super) fn queues(&self) -> usize {
         self.metrics.len()
+    }
+
+    /// What the device did so far, and what it is doing.
+    pub(super) fn metrics(&self) -> Metrics {
+        Metrics::snapshot(&self.metrics, self.watchdog.as_ref().map(Watchdog::stuck))
+    }
+
+    /// Starts the thread that looks for requests that take too long. It ends with the last queue.
+    pub(super) fn watch(self: &Arc<Self>) -> Result<()> {
+        if self.watchdog.is_none() {
+            return Ok(());
+        }
+        let server = Arc::clone(self);
+        thread::Builder::new()
+            .name(format!("ublk{}watch", self.device))
+            .spawn(move || {
+                if let Some(watchdog) = &server.watchdog {
+                    watchdog.run(server.device, &server.metrics, &server.progress);
+                }
+            })
+            .map(drop)
+            .map_err(|error| {
+                Error::io("cannot start the watchdog's thread", error).with_device(self.device)
+            })
     }
 
     /// Starts the thread of a queue. It tells of itself through `progress`.

@@ -1,46 +1,15 @@
 //! Memory that a queue shares with the driver: the descriptors, and one buffer a tag.
 
-use std::ffi::c_void;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
 use oxublk_sys::{IoDesc, MIN_IO_DESC_SIZE, desc_mmap_len, desc_mmap_offset};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 
 use super::tag::Held;
 use crate::id::{QueueId, Tag};
-
-/// A mapping that is unmapped when dropped. Not inherited by forked children, whose copy would
-/// keep the device busy.
-#[derive(Debug)]
-struct Mapping {
-    start: NonNull<c_void>,
-    length: usize,
-}
-
-impl Mapping {
-    /// Takes over a fresh mapping of `length` bytes at `start`.
-    fn adopt(start: *mut c_void, length: usize) -> io::Result<Self> {
-        let start = NonNull::new(start).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let mapping = Self { start, length };
-        // SAFETY: the range is the mapping that was just made; DONTFORK changes nothing for this
-        // process.
-        unsafe { madvise(start.as_ptr(), length, Advice::LinuxDontFork) }?;
-        Ok(mapping)
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range was mapped by us, is unmapped only here, and every reference into it
-        // borrows the value that is being dropped.
-        let unmapped = unsafe { munmap(self.start.as_ptr(), self.length) };
-        if let Err(error) = unmapped {
-            tracing::error!(%error, "cannot unmap a queue's memory");
-        }
-    }
-}
+use crate::mapping::Mapping;
 
 /// The descriptors of a queue, which the driver writes and we read.
 #[derive(Debug)]

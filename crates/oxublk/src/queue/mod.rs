@@ -24,6 +24,7 @@ pub(crate) use uring::{Uring, UringSetup};
 use crate::disk::Disk;
 use crate::id::{DeviceId, QueueId, Tag};
 use crate::metrics::{Batch, QueueMetrics};
+use crate::probes::{self, Place};
 
 /// Answers wait for the rest of their batch while a request takes less than this on average, so
 /// that one system call serves all of them; a slower disk's answers are handed over one by one,
@@ -59,16 +60,16 @@ impl From<io::Error> for QueueError {
 /// A queue: a ring, its tags, and the disk that answers.
 #[derive(Debug)]
 pub struct Queue<R, D> {
-    device: DeviceId,
-    queue: QueueId,
+    place: Place,
     ring: R,
     disk: D,
     tags: Tags,
     metrics: Arc<QueueMetrics>,
     /// Requests reaped and not yet answered, in the order of their arrival. Room for every tag.
     waiting: Vec<(Held, Request)>,
-    /// Answers written down and not yet handed to the driver.
+    /// Answers written down and not yet handed to the driver, and their tags. Room for every tag.
     batch: Batch,
+    answered: Vec<Tag>,
     /// How long the disk took for a request of late: a moving mean, in which the latest counts half.
     mean_ns: u64,
     /// Somebody asked the queue to leave. It may come as early as while the tags are armed.
@@ -86,14 +87,14 @@ impl<R: Ring, D: Disk> Queue<R, D> {
     ) -> Self {
         let depth = metrics.depth();
         Self {
-            device,
-            queue,
+            place: Place { device, queue },
             ring,
             disk,
             tags: Tags::new(depth),
             metrics,
             waiting: Vec::with_capacity(usize::from(depth)),
             batch: Batch::default(),
+            answered: Vec::with_capacity(usize::from(depth)),
             mean_ns: 0,
             woken: false,
         }
@@ -105,9 +106,15 @@ impl<R: Ring, D: Disk> Queue<R, D> {
     /// # Errors
     /// The ring failed, or the driver refused a fetch.
     pub fn arm(&mut self) -> Result<(), QueueError> {
+        let now_ns = self.ring.now_ns();
+        let records = self.metrics.records();
         for tag in self.tags.all() {
             self.ring.fetch(tag)?;
             self.tags.fetch(tag);
+            if let Some(record) = records.get(tag.index()) {
+                record.armed(now_ns);
+                probes::armed(&self.place, tag, record);
+            }
         }
         self.ring.enter(false)?;
         // A refused fetch completes at once. Requests cannot have come yet, or no earlier than
@@ -143,6 +150,7 @@ impl<R: Ring, D: Disk> Queue<R, D> {
     fn reap(&mut self) -> Result<(), QueueError> {
         let now_ns = self.ring.now_ns();
         self.batch.reaped_at(now_ns);
+        let records = self.metrics.records();
         while let Some(completion) = self.ring.next_completion() {
             let Completion::Tag(tag, result) = completion else {
                 self.woken = true;
@@ -151,10 +159,17 @@ impl<R: Ring, D: Disk> Queue<R, D> {
             match self.tags.complete(tag, result) {
                 Outcome::Request(held) => {
                     let request = Request::new(&self.ring.descriptor(&held));
-                    self.metrics.began(tag, request.operation, now_ns);
+                    if let Some(record) = records.get(tag.index()) {
+                        record.reaped(&request, now_ns);
+                        probes::reaped(&self.place, tag, record);
+                    }
                     self.waiting.push((held, request));
                 }
-                Outcome::Gone => {}
+                Outcome::Gone => {
+                    if let Some(record) = records.get(tag.index()) {
+                        record.gone();
+                    }
+                }
                 Outcome::Refused { errno } => return Err(QueueError::Refused(tag, errno)),
                 Outcome::Unexpected => return Err(QueueError::Unexpected(tag, result)),
             }
@@ -180,13 +195,23 @@ impl<R: Ring, D: Disk> Queue<R, D> {
 
     /// Has the disk answer one request and writes the answer down for the driver.
     fn answer(&mut self, held: Held, request: &Request) -> Result<(), QueueError> {
+        let tag = held.tag();
+        let record = self.metrics.records().get(tag.index());
+        if let Some(record) = record {
+            record.handed(self.batch.settled_ns());
+            probes::handed(&self.place, tag, record);
+        }
         let answer = request.answer(&self.disk, self.ring.buffer(&held));
         if let Some(failure) = &answer.failure {
-            self.log(held.tag(), request, failure);
+            self.log(tag, request, failure);
         }
-        let tag = self.tags.answer(held);
+        self.tags.answer(held);
         self.ring.commit(tag, answer.result)?;
-        self.metrics.answered(tag);
+        if let Some(record) = record {
+            record.answered(answer.result);
+            probes::answered(&self.place, tag, record);
+        }
+        self.answered.push(tag);
         self.batch
             .add(request.operation, request.length, answer.failure.is_some());
         Ok(())
@@ -197,13 +222,22 @@ impl<R: Ring, D: Disk> Queue<R, D> {
         if self.batch.is_empty() {
             return;
         }
-        let latest_ns = self.metrics.settle(&mut self.batch, self.ring.now_ns());
+        let now_ns = self.ring.now_ns();
+        let records = self.metrics.records();
+        for &tag in &self.answered {
+            if let Some(record) = records.get(tag.index()) {
+                record.submitted(now_ns);
+                probes::submitted(&self.place, tag, record);
+            }
+        }
+        self.answered.clear();
+        let latest_ns = self.metrics.settle(&mut self.batch, now_ns);
         self.mean_ns = self.mean_ns.midpoint(latest_ns);
     }
 
     #[cold]
     fn log(&self, tag: Tag, request: &Request, failure: &Failure) {
-        let (device, queue) = (self.device.0, self.queue.0);
+        let (device, queue) = (self.place.device.0, self.place.queue.0);
         let operation = request.operation.name();
         let Request { offset, length, .. } = *request;
         match failure {

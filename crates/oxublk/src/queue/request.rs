@@ -45,6 +45,12 @@ impl Request {
         }
     }
 
+    /// The first sector, in the driver's units of 512 bytes. 0 for a flush.
+    #[must_use]
+    pub fn sector(&self) -> u64 {
+        self.offset / SECTOR_SIZE
+    }
+
     /// Has the disk do it and returns what the driver is to be told: the length in bytes, or a
     /// negative errno. Never a short length, which 7.3 takes for a whole one.
     pub fn answer<D: Disk + ?Sized>(&self, disk: &D, buffer: &mut [u8]) -> Answer {
