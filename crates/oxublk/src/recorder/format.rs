@@ -186,8 +186,8 @@ impl Recorded {
     pub(super) fn decode(record: &TagRecord, queue: QueueId, tag: Tag) -> Option<Self> {
         let [station, operation, ..] = record.state.to_le_bytes();
         let station = Station::of(station)?;
-        // An idle tag is at 5 times its requests and 1; one that has reaped the next, at 2 more.
-        let requests = (record.state >> SEQUENCE_SHIFT).saturating_add(3) / 5;
+        // An idle tag is at 5 times its requests and 1; one that is gone, at 1 more; one that has reaped the next, at 2.
+        let requests = (record.state >> SEQUENCE_SHIFT).saturating_add(2) / 5;
         // What an earlier request left behind is not this one's.
         let handed = requests > 0 && station != Station::Reaped;
         let answered = handed && station != Station::WithDisk;

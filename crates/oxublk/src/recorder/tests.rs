@@ -103,7 +103,7 @@ fn a_request_passes_the_stations_and_leaves_nothing_to_the_next() {
     record.submitted(11);
     assert_eq!((at().station, at().requests), (Station::Armed, 2));
     record.gone();
-    assert_eq!(at().station, Station::Gone);
+    assert_eq!((at().station, at().requests), (Station::Gone, 2));
 }
 
 /// A file of one queue with two tags.
