@@ -165,12 +165,20 @@ impl Target {
     }
 }
 
-/// `5`, `0.5`: seconds.
+/// `5`, `0.5`, `5s`: seconds.
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    text.parse::<f64>()
+    let number = text.strip_suffix('s').unwrap_or(text);
+    number
+        .parse::<f64>()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| format!("{text} is not a number of seconds"))
+}
+
+/// The same in milliseconds.
+fn parse_milliseconds(text: &str) -> Result<u64, String> {
+    let seconds = parse_seconds(text)?;
+    u64::try_from(seconds.as_millis()).map_err(|_| format!("{text} seconds are too many"))
 }
 
 /// Options of `oxublk add` that do not depend on the target.
@@ -200,6 +208,11 @@ pub struct DeviceOptions {
     #[arg(long)]
     pub read_only: bool,
 
+    /// Log requests that the disk has not answered after so long, and count them; 0 for never.
+    #[arg(long = "stuck-after", value_name = "SECONDS", default_value = "30", value_parser = parse_milliseconds)]
+    #[serde(default)]
+    pub stuck_after_ms: u64,
+
     /// Serve from this process. Ctrl-C stops and deletes the device.
     #[arg(long)]
     #[serde(skip)]
@@ -216,6 +229,7 @@ impl Default for DeviceOptions {
             logical_block_size: 512,
             max_io: 1 << 20,
             read_only: false,
+            stuck_after_ms: 30_000,
             foreground: false,
         }
     }
@@ -255,6 +269,10 @@ pub struct MemCli {
     /// Requests that a queue can hold at the same time.
     #[arg(long, short, value_name = "N", default_value_t = 128, value_parser = parse_count)]
     pub depth: u16,
+
+    /// Log requests that the disk has not answered after so long, and count them; 0 for never.
+    #[arg(long = "stuck-after", value_name = "SECONDS", default_value = "30", value_parser = parse_milliseconds)]
+    pub stuck_after_ms: u64,
 
     /// Log what happens to every device and queue on stderr.
     #[arg(long, short)]
@@ -337,7 +355,8 @@ mod tests {
     fn add_takes_what_the_manual_names() {
         let cli = parse(
             "oxublk --json add mem --size 1GiB --id 7 --queues 2 --depth 64 \
-             --logical-block-size 4K --max-io 512K --read-only --foreground",
+             --logical-block-size 4K --max-io 512K --read-only \
+             --stuck-after 2.5s --foreground",
         )
         .unwrap();
         assert!(cli.json);
@@ -353,6 +372,7 @@ mod tests {
             logical_block_size: 4096,
             max_io: 512 << 10,
             read_only: true,
+            stuck_after_ms: 2500,
             foreground: true,
         };
         assert_eq!(*target.options(), expected);
@@ -385,6 +405,7 @@ mod tests {
             ("oxublk add mem --size 16M --queues 0", "--queues"),
             ("oxublk add mem --size 16M --id 1048576", "--id"),
             ("oxublk add mem --size 16M --max-io 4G", "--max-io"),
+            ("oxublk add mem --size 16M --stuck-after soon", "--stuck-after"),
             ("oxublk info sda", "<ID>"),
         ] {
             let error = parse(line).unwrap_err();
@@ -441,6 +462,7 @@ mod tests {
             (mem.size, mem.queues, mem.depth, mem.verbose),
             (Size(16 << 20), 2, 128, true)
         );
+        assert_eq!(mem.stuck_after_ms, 30_000);
         assert!(MemCli::try_parse_from(["ublk-mem"]).is_err());
         assert!(MemCli::try_parse_from(["ublk-mem", "--size", "0"]).is_err());
     }

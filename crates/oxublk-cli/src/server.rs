@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
+use std::time::Duration;
 
 use oxublk::{Control, Device, DeviceId, DeviceInfo, Disk, Metrics, Stopper};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -71,6 +72,9 @@ pub fn start<D: Disk>(
         .depth(options.depth);
     if let Some(id) = options.id {
         builder = builder.id(DeviceId(id));
+    }
+    if options.stuck_after_ms > 0 {
+        builder = builder.stuck_after(Duration::from_millis(options.stuck_after_ms));
     }
     let device = builder.start()?;
     let stopper = device.stopper();

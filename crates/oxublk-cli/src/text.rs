@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use oxublk::{DeviceInfo, Metrics, QueueReport};
+use oxublk::{DeviceInfo, Metrics, QueueReport, Stuck};
 
 use crate::report::{DeviceMetrics, Operation};
 use crate::size::Size;
@@ -124,10 +124,15 @@ fn operation(operation: &Operation) -> Vec<String> {
 #[must_use]
 pub fn tags(info: &DeviceInfo, metrics: &Metrics) -> String {
     let mut text = format!(
-        "{}: {} requests wait for the disk\n",
+        "{}: {} requests in flight",
         info.id.block_path().display(),
         metrics.in_flight()
     );
+    if let Some(Stuck { now, total }) = metrics.stuck {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", {now} of them stuck, {total} so far");
+    }
+    text.push('\n');
     for queue in &metrics.queues {
         queue_tags(&mut text, queue, info.depth);
     }
@@ -143,10 +148,14 @@ fn queue_tags(text: &mut String, queue: &QueueReport, depth: u16) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "queue {}: {answered} requests answered", queue.queue);
     for request in &queue.in_flight {
-        let (tag, operation) = (request.tag, request.operation.name());
         let _ = writeln!(
             text,
-            "  tag {tag}: {operation}, for {}",
+            "  tag {}: {} of {} bytes at sector {}, {}, for {}",
+            request.tag,
+            request.operation.name(),
+            request.bytes,
+            request.sector,
+            request.station,
             nanoseconds(request.age_ns)
         );
     }

@@ -31,6 +31,9 @@ fn metrics() -> DeviceMetrics {
     let request = Request {
         tag: 5,
         operation: "write".to_owned(),
+        sector: 8,
+        bytes: 4096,
+        station: "with_disk".to_owned(),
         age_ns: 77,
     };
     let operations = vec![operation.clone()];
@@ -43,6 +46,8 @@ fn metrics() -> DeviceMetrics {
         total: vec![operation],
         queues: vec![queue],
         oldest_in_flight_ns: Some(77),
+        stuck_now: Some(0),
+        stuck_total: Some(1),
     }
 }
 

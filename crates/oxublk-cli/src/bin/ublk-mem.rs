@@ -42,11 +42,13 @@ fn run(arguments: &MemCli) -> Outcome<()> {
         size,
         queues,
         depth,
+        stuck_after_ms,
         ..
     } = *arguments;
     let options = DeviceOptions {
         queues,
         depth,
+        stuck_after_ms,
         foreground: true,
         ..DeviceOptions::default()
     };

@@ -1,6 +1,6 @@
 //! What a device did and does, as its server tells.
 
-use oxublk::{Metrics, OperationReport};
+use oxublk::{Metrics, OperationReport, Station};
 use serde::{Deserialize, Serialize};
 
 use crate::state::Description;
@@ -21,8 +21,12 @@ pub struct DeviceMetrics {
     pub total: Vec<Operation>,
     /// Each queue.
     pub queues: Vec<Queue>,
-    /// How long the oldest request has waited for the disk; null when none waits.
+    /// How long the server has had the oldest request; null when it has none.
     pub oldest_in_flight_ns: Option<u64>,
+    /// Requests that the server has for longer than `--stuck-after` says; null when nobody watches.
+    pub stuck_now: Option<u64>,
+    /// How many there were so far; null when nobody watches.
+    pub stuck_total: Option<u64>,
 }
 
 /// A queue in [`DeviceMetrics`].
@@ -32,7 +36,7 @@ pub struct Queue {
     pub queue: u16,
     /// What it did, one entry for each operation.
     pub operations: Vec<Operation>,
-    /// Requests that wait for the disk.
+    /// Requests that the server has.
     pub in_flight: Vec<Request>,
 }
 
@@ -71,7 +75,16 @@ pub struct Request {
     pub tag: u16,
     /// `read`, `write`, `flush`, `discard`, `write_zeroes`, `other`.
     pub operation: String,
-    /// How long it has waited.
+    /// Its first sector, in units of 512 bytes.
+    #[serde(default)]
+    pub sector: u64,
+    /// Its length in bytes.
+    #[serde(default)]
+    pub bytes: u64,
+    /// `reaped`, `with_disk`, `answered`; empty when its server is too old to say.
+    #[serde(default)]
+    pub station: String,
+    /// How long the server has had it.
     pub age_ns: u64,
 }
 
@@ -103,6 +116,9 @@ impl From<&Metrics> for DeviceMetrics {
                 .map(|request| Request {
                     tag: request.tag.0,
                     operation: operation_name(request.operation),
+                    sector: request.sector,
+                    bytes: request.bytes,
+                    station: station_name(request.station),
                     age_ns: request.age_ns,
                 })
                 .collect(),
@@ -113,8 +129,22 @@ impl From<&Metrics> for DeviceMetrics {
             oldest_in_flight_ns: metrics
                 .oldest()
                 .map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
+            stuck_now: metrics.stuck.map(|stuck| stuck.now),
+            stuck_total: metrics.stuck.map(|stuck| stuck.total),
         }
     }
+}
+
+fn station_name(station: Station) -> String {
+    let name = match station {
+        Station::Unarmed => "unarmed",
+        Station::Armed => "armed",
+        Station::Reaped => "reaped",
+        Station::WithDisk => "with_disk",
+        Station::Answered => "answered",
+        Station::Gone => "gone",
+    };
+    name.to_owned()
 }
 
 /// The library's name without blanks.

@@ -106,10 +106,11 @@ fn text(info: &Info) -> String {
     holder_lines(info, &mut line);
     if let Some(done) = &info.metrics {
         let in_flight: usize = done.queues.iter().map(|queue| queue.in_flight.len()).sum();
-        line(
-            "in flight",
-            format!("{in_flight} requests wait for the disk"),
-        );
+        let stuck = match (done.stuck_now, done.stuck_total) {
+            (Some(now), Some(total)) => format!(", {now} of them stuck, {total} so far"),
+            _ => String::new(),
+        };
+        line("in flight", format!("{in_flight} requests{stuck}"));
         text.push('\n');
         text.push_str(&metrics(done));
     }
