@@ -405,7 +405,10 @@ mod tests {
             ("oxublk add mem --size 16M --queues 0", "--queues"),
             ("oxublk add mem --size 16M --id 1048576", "--id"),
             ("oxublk add mem --size 16M --max-io 4G", "--max-io"),
-            ("oxublk add mem --size 16M --stuck-after soon", "--stuck-after"),
+            (
+                "oxublk add mem --size 16M --stuck-after soon",
+                "--stuck-after",
+            ),
             ("oxublk info sda", "<ID>"),
         ] {
             let error = parse(line).unwrap_err();

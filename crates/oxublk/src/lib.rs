@@ -21,9 +21,7 @@ pub use device::{Builder, Device, Stopper};
 pub use disk::{Disk, Geometry};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{DeviceId, QueueId, Tag};
-pub use metrics::{
-    InFlight, Latency, Metrics, OperationReport, QueueMetrics, QueueReport, Stuck,
-};
+pub use metrics::{InFlight, Latency, Metrics, OperationReport, QueueMetrics, QueueReport, Stuck};
 pub use operation::Operation;
 pub use oxublk_sys::Features;
 pub use recorder::Station;

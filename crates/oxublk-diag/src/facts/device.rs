@@ -3,7 +3,7 @@
 use oxublk::{DeviceId, DeviceState, QueueId, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{Pid, Tid};
+use super::{Pid, Recorder, Tid};
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Device {
     pub queues: Vec<Queue>,
     /// Whether the driver has seen every tag armed; none where that is not known.
     pub all_armed: Option<bool>,
+    /// What its server itself says of its requests, when it is one of ours.
+    #[serde(default)]
+    pub recorder: Option<Recorder>,
 }
 
 /// What is at `/dev/ublkbN`.

@@ -5,6 +5,7 @@
 
 mod device;
 mod host;
+mod recorder;
 mod ring;
 mod task;
 
@@ -18,6 +19,7 @@ pub use device::{
     RequestState, Server, TagRange, TagView, User, Waiter,
 };
 pub use host::{Command, ControlWait, Gap, Host, IoUring, Layer};
+pub use recorder::{Recorded, Recorder};
 pub use ring::{Completion, IoCommand, Ring, Submission};
 pub use task::{SysCall, Task, TaskState};
 

@@ -40,6 +40,7 @@ pub(super) fn device(roots: &Roots, id: DeviceId) -> Device {
         users: Vec::new(),
         queues: Vec::new(),
         all_armed: None,
+        recorder: None,
     }
 }
 

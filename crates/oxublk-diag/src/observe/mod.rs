@@ -16,6 +16,7 @@ mod host;
 mod kernel;
 mod log;
 mod processes;
+mod recorder;
 mod threads;
 mod waiters;
 
@@ -27,6 +28,8 @@ use oxublk::DeviceId;
 use rustix::time::ClockId;
 
 use crate::facts::{Buffer, Device, Gap, Layer, Node, Snapshot};
+
+pub use recorder::recorder;
 
 use kernel::Kernel;
 use processes::Processes;

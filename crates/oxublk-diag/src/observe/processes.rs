@@ -11,6 +11,7 @@ use crate::facts::{Gap, Layer, Mapping, Pid, Server, Snapshot, Task, TaskState, 
 
 use super::files;
 use super::guard::guarded;
+use super::recorder;
 use super::threads::{self, Stat};
 
 /// More are not looked at.
@@ -35,6 +36,7 @@ pub(super) struct Processes {
 struct Open {
     chars: Vec<(i32, DeviceId)>,
     rings: Vec<i32>,
+    recorders: Vec<(i32, DeviceId)>,
 }
 
 /// Looks at all processes and fills servers, tasks, rings.
@@ -106,6 +108,8 @@ fn open_files(folder: &Path) -> std::io::Result<Open> {
             open.chars.push((fd, id));
         } else if target == "anon_inode:[io_uring]" {
             open.rings.push(fd);
+        } else if let Some(id) = recorder::device_of(&target) {
+            open.recorders.push((fd, id));
         }
     }
     open.rings.sort_unstable();
@@ -163,6 +167,7 @@ fn server(
             other_namespaces: other_namespaces(folder),
         });
     }
+    records(folder, pid, open, snapshot);
     for fd in &open.rings {
         let text = files::text(&folder.join("fdinfo").join(fd.to_string())).unwrap_or_default();
         if let Some(mut ring) = super::fdinfo::ring(&text) {
@@ -177,6 +182,19 @@ fn server(
             what,
             remedy: "none while it lasts; it is a hint in itself".to_owned(),
         });
+    }
+}
+
+/// What the server itself says of its requests.
+fn records(folder: &Path, pid: Pid, open: &Open, snapshot: &mut Snapshot) {
+    for (fd, id) in &open.recorders {
+        let Some(device) = snapshot.devices.iter_mut().find(|device| device.id == *id) else {
+            continue;
+        };
+        match recorder::look(folder, pid, *fd, *id) {
+            Ok(said) => device.recorder = Some(said),
+            Err(gap) => snapshot.gaps.push(gap),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub fn text(report: &Report, style: Style) -> String {
     text.push_str(&requests::table(report, style));
     text.push_str(&requests::waiters(report));
     if style.verbose {
+        text.push_str(&requests::recorders(report));
         text.push_str(&requests::devices(report));
     }
     text.push_str(&gaps(report));

@@ -110,6 +110,37 @@ pub(super) fn waiters(report: &Report) -> String {
     text
 }
 
+/// What servers of ours say of their own requests.
+pub(super) fn recorders(report: &Report) -> String {
+    let rows: Vec<[String; 6]> = report
+        .snapshot
+        .devices
+        .iter()
+        .filter_map(|device| Some((device, device.recorder.as_ref()?)))
+        .flat_map(|(device, recorder)| recorder.requests.iter().map(move |tag| (device, tag)))
+        .map(|(device, tag)| {
+            [
+                device.id.disk_name(),
+                tag.queue.to_string(),
+                tag.tag.to_string(),
+                format!(
+                    "{} {} at sector {}",
+                    tag.operation,
+                    bytes(tag.bytes),
+                    tag.sector
+                ),
+                tag.station.to_string(),
+                format!("for {}", age(tag.since_ms)),
+            ]
+        })
+        .take(MAX_ROWS)
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("\nas the servers say:\n{}", columns(&rows))
+}
+
 pub(super) fn devices(report: &Report) -> String {
     let mut text = String::new();
     if report.snapshot.devices.is_empty() {

@@ -47,12 +47,7 @@ impl Watchdog {
     }
 
     /// Looks until every queue has ended.
-    pub(super) fn run(
-        &self,
-        device: DeviceId,
-        queues: &[Arc<QueueMetrics>],
-        progress: &Progress,
-    ) {
+    pub(super) fn run(&self, device: DeviceId, queues: &[Arc<QueueMetrics>], progress: &Progress) {
         let mut known = Known::new(self.limit);
         let mut pause = self.limit;
         // A wait that ends before its time means that the queues have ended.
@@ -198,7 +193,11 @@ mod tests {
         let mut known = Known::new(Duration::from_secs(5));
         let early = known.look([request(1, 1, 0)].into_iter(), 2 * SECOND);
         assert_eq!((early.began.len(), early.ended.len()), (0, 0));
-        assert_eq!(early.pause, Duration::from_secs(3), "until it would be late");
+        assert_eq!(
+            early.pause,
+            Duration::from_secs(3),
+            "until it would be late"
+        );
         let late = known.look([request(1, 1, 0)].into_iter(), 5 * SECOND);
         assert_eq!((tags(&late.began), late.pause), (vec![1], WHILE_STUCK));
         let still = known.look([request(1, 1, 0)].into_iter(), 6 * SECOND);

@@ -63,7 +63,9 @@ pub struct Header {
 /// reader that read the same 64 bytes twice, one after the other, has a record that was not being written,
 /// or fields that belong to the next station, which it must not believe yet: `handed_ns` from
 /// [`Station::WithDisk`] on, `result` from [`Station::Answered`] on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct TagRecord {
     /// The station (bits 0 to 7), the request's operation by [`Operation::index`] (bits 8 to 15), and the sequence

@@ -126,8 +126,7 @@ impl Shared {
         }?;
         let mapping = Mapping::adopt(start, length)?;
         // Its size never changes, or a store could end this process; and nobody else writes.
-        let seals =
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         fcntl_add_seals(&file, seals)?;
         // SAFETY: the mapping is longer than its header.
         let first = unsafe { mapping.start.byte_add(size_of::<Header>()) };

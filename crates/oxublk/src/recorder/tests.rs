@@ -11,7 +11,7 @@ use oxublk_sys::{IoDesc, op};
 use zerocopy::IntoBytes as _;
 
 use super::format::Header;
-use super::{Recorded, Records, Recording, Refused, Station, TagRecord, read};
+use super::{Recorded, Recording, Records, Refused, Station, TagRecord, read};
 use crate::id::{DeviceId, QueueId, Tag};
 use crate::operation::Operation;
 use crate::queue::Request;
@@ -142,7 +142,15 @@ fn what_is_no_recording_is_refused() {
     };
     assert_eq!(refused(&with(8, 2)), Refused::Version(2));
     // Sizes, queues, depth, clock.
-    for (at, value) in [(12, 0), (16, 8), (24, 0), (24, 5000), (28, 3), (28, u32::MAX), (32, 0)] {
+    for (at, value) in [
+        (12, 0),
+        (16, 8),
+        (24, 0),
+        (24, 5000),
+        (28, 3),
+        (28, u32::MAX),
+        (32, 0),
+    ] {
         assert_eq!(refused(&with(at, value)), Refused::Damaged, "{at}: {value}");
     }
     assert_eq!(refused(&file()[..100]), Refused::Damaged);

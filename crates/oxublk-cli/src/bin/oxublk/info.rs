@@ -10,11 +10,15 @@ use oxublk_cli::report::{DiskParams, Info, Server, block_path, char_path, grante
 use oxublk_cli::size::Size;
 use oxublk_cli::state::{Found, RunDir};
 use oxublk_cli::text::{age, metrics, yes_no};
+use oxublk_diag::facts::{Pid, Recorded};
+use oxublk_diag::observe;
 
 use crate::output::Output;
 
 /// How long the driver may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// More requests of a stuck server say no more.
+const MAX_LINES: usize = 10;
 
 pub(crate) fn run(id: DeviceId, run_dir: &RunDir, output: &Output) -> Outcome<()> {
     let info = look(id, run_dir)?;
@@ -49,6 +53,7 @@ fn look(id: DeviceId, run_dir: &RunDir) -> Outcome<Info> {
         Some(Ok(live)) => live.map(|live| live.metrics),
         Some(Err(error)) => {
             notes.push(format!("the server does not say what it did: {error}"));
+            notes.extend(server.iter().flat_map(|server| recorded(server.pid, id)));
             None
         }
         None => None,
@@ -77,6 +82,34 @@ fn look(id: DeviceId, run_dir: &RunDir) -> Outcome<Info> {
         metrics,
         notes,
     })
+}
+
+/// What a server that does not answer wrote down of its requests.
+fn recorded(pid: u32, id: DeviceId) -> Vec<String> {
+    let recorder = match observe::recorder(Pid(pid), id) {
+        Ok(Some(recorder)) => recorder,
+        Ok(None) => return Vec::new(),
+        Err(gap) => return vec![gap.what],
+    };
+    let line = |request: &Recorded| {
+        format!(
+            "in its flight recorder: queue {} tag {}: {} of {} bytes at sector {}, {}, reaped {} ago",
+            request.queue,
+            request.tag,
+            request.operation,
+            request.bytes,
+            request.sector,
+            request.station,
+            age(request.age_ms / 1000)
+        )
+    };
+    let mut lines: Vec<String> = recorder.requests.iter().take(MAX_LINES).map(line).collect();
+    match recorder.requests.len() {
+        0 => lines.push("in its flight recorder: no request waits for its answer".to_owned()),
+        all if all > MAX_LINES => lines.push(format!("and {} more", all - MAX_LINES)),
+        _ => {}
+    }
+    lines
 }
 
 fn text(info: &Info) -> String {
