@@ -9,8 +9,9 @@
 //! | `submitted` | the answer is given to the driver, and with it the tag |
 //! | `stuck` | the watchdog saw that a request has taken too long |
 //!
-//! Their arguments are the device's id, the queue, the tag, the operation by [`Operation::index`], the first sector, the
-//! length in bytes, and the result: of `answered` and `submitted` what the driver is told, of `stuck` the age in ns.
+//! Six arguments, as many as bpftrace takes: the device's id, the queue, the tag, the operation by [`Operation::index`], the
+//! first sector, and the length in bytes; of `answered` and `submitted` the last is the result that the driver is told
+//! instead (bytes, or a negative errno), of `stuck` the age in ns.
 //! A probe that nobody listens to costs a load and a branch; arguments are computed only for a listener.
 //!
 //! [`Operation::index`]: crate::Operation::index
@@ -18,12 +19,12 @@
 use crate::id::{DeviceId, QueueId, Tag};
 use crate::recorder::{Record, Recorded};
 
-/// With seven arguments a probe needs more registers than 32-bit processors have: there are none there.
+/// Arguments are as wide as a register, and sectors are not: on 32-bit processors there are no probes.
 macro_rules! fire {
-    ($name:ident, $device:expr, $queue:expr, $tag:expr, $operation:expr, $sector:expr, $bytes:expr, $result:expr) => {{
+    ($name:ident, $device:expr, $queue:expr, $tag:expr, $operation:expr, $sector:expr, $last:expr) => {{
         #[cfg(target_pointer_width = "64")]
         let _ = probe::probe_lazy!(
-            oxublk, $name, $device.0, $queue.0, $tag.0, $operation, $sector, $bytes, $result
+            oxublk, $name, $device.0, $queue.0, $tag.0, $operation, $sector, $last
         );
         #[cfg(not(target_pointer_width = "64"))]
         let _ = ($device, $queue, $tag);
@@ -38,7 +39,7 @@ pub(crate) struct Place {
 }
 
 macro_rules! station {
-    ($name:ident, $result:expr) => {
+    ($name:ident, $last:expr) => {
         #[inline]
         pub(crate) fn $name(place: &Place, tag: Tag, record: &Record) {
             fire!(
@@ -48,21 +49,15 @@ macro_rules! station {
                 tag,
                 record.operation(),
                 record.sector(),
-                record.bytes(),
-                ($result)(record)
+                ($last)(record)
             );
         }
     };
 }
 
-/// There is no result yet.
-fn nothing(_: &Record) -> i64 {
-    0
-}
-
-station!(armed, nothing);
-station!(reaped, nothing);
-station!(handed, nothing);
+station!(armed, Record::bytes);
+station!(reaped, Record::bytes);
+station!(handed, Record::bytes);
 station!(answered, Record::result);
 station!(submitted, Record::result);
 
@@ -74,7 +69,6 @@ pub(crate) fn stuck(device: DeviceId, request: &Recorded, age_ns: u64) {
         request.tag,
         request.operation.index(),
         request.sector,
-        request.bytes,
         age_ns
     );
 }

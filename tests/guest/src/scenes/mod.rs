@@ -17,6 +17,7 @@ mod misuse;
 mod no_module;
 mod origin;
 mod queues;
+mod recorder;
 mod shapes;
 mod trouble;
 
@@ -35,6 +36,7 @@ pub(crate) const SCENES: &[Scene] = &[
     life::SCENE,
     death::SCENE,
     trouble::SCENE,
+    recorder::SCENE,
     healthy::SCENE,
     faults_arming::SCENE,
     faults_delivery::SCENE,

@@ -84,6 +84,11 @@ impl Process {
         self.output.text()
     }
 
+    /// What it printed on stderr so far.
+    pub(crate) fn errors_so_far(&self) -> String {
+        self.errors.text()
+    }
+
     /// Waits until its output has a line that `wanted` takes.
     pub(crate) fn wait_line<T>(
         &mut self,

@@ -5,13 +5,16 @@ use super::process::Process;
 use super::wait::LONG;
 use anyhow::{Context as _, Result, bail};
 use oxublk::{Device, Disk, Geometry};
+use oxublk_cli::logging::Log;
+use oxublk_cli::text;
 use rustix::process::Signal;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
+use tracing::level_filters::LevelFilter;
 
 /// The byte whose block is special. Nothing reads it that was not told to: it is not near the
 /// places where partition tables and file systems are looked for.
@@ -87,7 +90,8 @@ impl Disk for Troubled {
     }
 }
 
-/// The child's part: `NAME QUEUES DEPTH DEADLINE_MS`. Serves until SIGINT or SIGTERM.
+/// The child's part: `NAME QUEUES DEPTH DEADLINE_MS STUCK_AFTER_MS`. Serves until SIGINT or SIGTERM; SIGUSR1 prints
+/// what its tags are doing, as our programs do. Logs to stderr.
 pub(crate) fn serve(words: &[String]) -> ExitCode {
     match serve_or_fail(words) {
         Ok(()) => ExitCode::SUCCESS,
@@ -99,26 +103,40 @@ pub(crate) fn serve(words: &[String]) -> ExitCode {
 }
 
 fn serve_or_fail(words: &[String]) -> Result<()> {
-    let [name, queues, depth, deadline_ms] = words else {
-        bail!("--serve NAME QUEUES DEPTH DEADLINE_MS");
+    let [name, queues, depth, deadline_ms, stuck_after_ms] = words else {
+        bail!("--serve NAME QUEUES DEPTH DEADLINE_MS STUCK_AFTER_MS");
     };
+    let _log = Log::init(LevelFilter::WARN);
     let trouble = Trouble::named(name).with_context(|| format!("no disk {name}"))?;
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let device = Device::builder(Troubled(trouble))
+    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    let mut builder = Device::builder(Troubled(trouble))
         .queues(queues.parse()?)
         .depth(depth.parse()?)
-        .deadline(Duration::from_millis(deadline_ms.parse()?))
-        .start()
-        .map_err(explained)?;
+        .deadline(Duration::from_millis(deadline_ms.parse()?));
+    let stuck_after_ms: u64 = stuck_after_ms.parse()?;
+    if stuck_after_ms > 0 {
+        builder = builder.stuck_after(Duration::from_millis(stuck_after_ms));
+    }
+    let device = builder.start().map_err(explained)?;
     println!("ready {}", device.id());
-    let stopper = device.stopper();
-    thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            stopper.stop();
-        }
-    });
-    device.wait().map_err(explained)?;
+    thread::scope(|scope| {
+        scope.spawn(|| obey(&device, signals));
+        device.wait().map_err(explained)
+    })?;
     device.stop().map_err(explained)
+}
+
+/// Until a signal asks to stop.
+fn obey(device: &Device, mut signals: Signals) {
+    for signal in signals.forever() {
+        if signal != SIGUSR1 {
+            return device.stopper().stop();
+        }
+        match device.info() {
+            Ok(info) => print!("{}", text::tags(&info, &device.metrics())),
+            Err(error) => println!("no information: {error}"),
+        }
+    }
 }
 
 fn explained(error: oxublk::Error) -> anyhow::Error {
@@ -138,6 +156,8 @@ pub(crate) struct Offer {
     pub(crate) queues: u16,
     pub(crate) depth: u16,
     pub(crate) deadline: Duration,
+    /// Its watchdog's limit; nobody watches when it is zero.
+    pub(crate) stuck_after: Duration,
 }
 
 impl Default for Offer {
@@ -146,6 +166,7 @@ impl Default for Offer {
             queues: 1,
             depth: 16,
             deadline: Duration::from_secs(20),
+            stuck_after: Duration::ZERO,
         }
     }
 }
@@ -157,6 +178,7 @@ impl Special {
             queues,
             depth,
             deadline,
+            stuck_after,
         } = offer;
         let words = [
             "--serve".to_owned(),
@@ -164,6 +186,7 @@ impl Special {
             queues.to_string(),
             depth.to_string(),
             deadline.as_millis().to_string(),
+            stuck_after.as_millis().to_string(),
         ];
         Process::start("guest-tests", &words)
     }
