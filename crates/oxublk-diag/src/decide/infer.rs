@@ -3,8 +3,12 @@
 //! A ring that carries nothing but the commands of one queue tells by its counters how many of its tags are with the server: each
 //! armed tag is one submission without a completion. With debugfs, which tags have a request. When the two agree,
 //! each of them is known to be with the server, or known not to be.
+//!
+//! A server of ours tells more: what its flight recorder has is with it.
 
-use crate::facts::{Armer, Device, Layer, Place, Queue, Ring, Snapshot};
+use crate::facts::{
+    Armer, Device, Layer, Place, Queue, Recorded, Request, RequestState, Ring, Snapshot, TagView,
+};
 
 /// The snapshot, with the places of tags filled in where they follow.
 pub(super) fn places(seen: &Snapshot) -> Snapshot {
@@ -13,6 +17,7 @@ pub(super) fn places(seen: &Snapshot) -> Snapshot {
         return snapshot;
     }
     for device in &mut snapshot.devices {
+        recorded(device);
         if let Some((place, armer)) = conclusion(seen, device) {
             for queue in &mut device.queues {
                 queue.armers.extend(armer.clone());
@@ -24,6 +29,49 @@ pub(super) fn places(seen: &Snapshot) -> Snapshot {
         }
     }
     snapshot
+}
+
+/// What a server's own record says of its requests.
+fn recorded(device: &mut Device) {
+    let Some(recorder) = &device.recorder else {
+        return;
+    };
+    for said in &recorder.requests {
+        let Some(queue) = device
+            .queues
+            .iter_mut()
+            .find(|queue| queue.id == said.queue)
+        else {
+            continue;
+        };
+        match queue.tags.iter_mut().find(|tag| tag.tag == said.tag) {
+            Some(tag) => {
+                tag.place = Some(Place::WithServer);
+                tag.request = Some(request(said));
+            }
+            None => queue.tags.push(TagView {
+                tag: said.tag,
+                place: Some(Place::WithServer),
+                flags: None,
+                armer: None,
+                buffer: None,
+                descriptor: None,
+                request: Some(request(said)),
+            }),
+        }
+    }
+}
+
+fn request(said: &Recorded) -> Request {
+    Request {
+        operation: said.operation.clone(),
+        sector: (said.bytes > 0).then_some(said.sector),
+        bytes: Some(said.bytes),
+        age_ms: Some(said.age_ms),
+        identity: Some(said.number),
+        state: RequestState::InFlight,
+        waiter: None,
+    }
 }
 
 fn conclusion(seen: &Snapshot, device: &Device) -> Option<(Place, Option<Armer>)> {

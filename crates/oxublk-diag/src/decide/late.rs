@@ -44,6 +44,7 @@ impl<'a> Late<'a> {
         .queue(self.queue.id)
         .tag(self.tag.tag, self.age_ms)
         .because_all(self.device.waiting_lines())
+        .because_all(self.recorded())
         .not_now(super::control::not_now(self.device))
     }
 
@@ -84,6 +85,20 @@ impl<'a> Late<'a> {
             "queue {} tag {}: {}{length}{sector}, {old}",
             self.queue.id, self.tag.tag, self.request.operation
         )
+    }
+
+    /// What the server itself says of it.
+    fn recorded(&self) -> Option<String> {
+        let recorder = self.device.now.recorder.as_ref()?;
+        let said = recorder
+            .requests
+            .iter()
+            .find(|said| (said.queue, said.tag) == (self.queue.id, self.tag.tag))?;
+        Some(format!(
+            "the server's own record: {}, for {}",
+            said.station,
+            age(said.since_ms)
+        ))
     }
 
     /// Whether it belongs to the scan for partitions of a device that is being started.
