@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
@@ -142,10 +141,8 @@ pub(crate) fn send(waiting: Waiting, id: u32, data: u64) -> Result<()> {
 
 /// Has it sent by a process of its own, so that this one stays killable.
 pub(crate) fn send_apart(waiting: Waiting, id: u32, data: u64) -> io::Result<Child> {
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("ublk-faulty")
-        .args(["--data", &data.to_string(), "--id", &id.to_string()]);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--data", &data.to_string(), "--id", &id.to_string()]);
     command.arg(match waiting {
         Waiting::Start => "--send=start",
         Waiting::Stop => "--send=stop",

@@ -176,7 +176,7 @@ fn start(device: &Device, wanted: Wanted) -> Result<()> {
 /// A process that has `/dev/ublkcN` open and outlives this one.
 fn leave_an_heir(device: &Device) -> Result<()> {
     fcntl_setfd(&device.node, FdFlags::empty())?;
-    let heir = Command::new("/proc/self/exe").arg("--hold").spawn();
+    let heir = Command::new(std::env::current_exe()?).arg("--hold").spawn();
     fcntl_setfd(&device.node, FdFlags::CLOEXEC)?;
     tell(format_args!("holder {}", heir?.id()));
     Ok(())

@@ -24,6 +24,16 @@ fn send(command: &str, id: u32) -> Result<Process> {
     Process::start("ublk-faulty", &["--send", command, "--id", &id.to_string()])
 }
 
+/// Waits until a thread of a process (one of the kernel's, that executes its command) waits deaf to signals.
+fn waits(what: &str, process: &Process) -> Result<()> {
+    let deaf = || {
+        procfs::threads(process.pid())
+            .iter()
+            .any(|task| task.state == 'D')
+    };
+    wait_for(what, LONG, deaf).map(drop)
+}
+
 fn a_stop_waits_for_the_server() -> Result<()> {
     let mut server = Faulty::start("forgotten", "")?;
     let mut clients = provoke(&mut server, Provoke::Reads)?;
@@ -62,14 +72,11 @@ fn a_delete_waits_for_somebody_who_has_the_disk_open() -> Result<()> {
 fn a_delete_keeps_other_devices_from_being_added() -> Result<()> {
     let mut server = Faulty::start("forgotten", "")?;
     let mut clients = provoke(&mut server, Provoke::Reads)?;
-    clients.push(send("del", server.id)?);
-    wait_for("the delete has the lock", LONG, || {
-        procfs::somebody_is_in("ublk_ctrl_del_dev")
-    })?;
+    let delete = send("del", server.id)?;
+    waits("the delete has the lock", &delete)?;
+    clients.push(delete);
     let mut other = Process::start("ublk-faulty", &["healthy", "--id", "7"])?;
-    wait_for("another device waits for it", LONG, || {
-        procfs::somebody_is_in("ublk_ctrl_add_dev")
-    })?;
+    waits("another device waits for it", &other)?;
     let told = holds(
         "DEL_DEV of a stuck disk, ADD_DEV of another",
         None,

@@ -90,13 +90,6 @@ pub(crate) fn uninterruptible() -> Vec<Task> {
         .collect()
 }
 
-/// Whether a thread sleeps in this function of the kernel.
-pub(crate) fn somebody_is_in(function: &str) -> bool {
-    numbers("/proc")
-        .flat_map(threads)
-        .any(|task| task.stack().contains(function))
-}
-
 /// Waits until no program's thread waits uninterruptibly in the kernel.
 pub(crate) fn nobody_is_stuck() -> Result<()> {
     wait_until("nobody is in uninterruptible sleep", SOON, || {
