@@ -65,7 +65,14 @@ pub(super) fn look(proc: &Path, snapshot: &mut Snapshot, deadline: Instant) -> P
         if !open.chars.is_empty() {
             server(&folder, pid, &open, snapshot, &mut processes);
         }
-        tasks(&folder, pid, &open, snapshot);
+        tasks(&folder, pid, !open.chars.is_empty(), snapshot);
+    }
+    if snapshot
+        .devices
+        .iter()
+        .any(|device| device.servers.is_empty())
+    {
+        mapped_only(proc, &pids, snapshot, &mut processes, deadline);
     }
     if hidden > 0 {
         snapshot.gaps.push(Gap {
@@ -76,6 +83,35 @@ pub(super) fn look(proc: &Path, snapshot: &mut Snapshot, deadline: Instant) -> P
         });
     }
     processes
+}
+
+/// A child of a dead server may have nothing open, and keep the device all the same: by a mapping.
+fn mapped_only(
+    proc: &Path,
+    pids: &[u32],
+    snapshot: &mut Snapshot,
+    processes: &mut Processes,
+    deadline: Instant,
+) {
+    for pid in pids.iter().take(MAX_PROCESSES) {
+        if Instant::now() > deadline {
+            snapshot.gaps.push(late("mappings of processes"));
+            return;
+        }
+        let (folder, pid) = (proc.join(pid.to_string()), Pid(*pid));
+        if processes.memory.contains_key(&pid) {
+            continue;
+        }
+        let path = folder.join("maps");
+        // A process that holds the lock of its own memory is no sleeping child.
+        let Some(Ok(text)) = guarded(MAPS_LIMIT, move || files::text(&path)) else {
+            continue;
+        };
+        if !maps(&text).1.is_empty() {
+            server(&folder, pid, &Open::default(), snapshot, processes);
+            tasks(&folder, pid, true, snapshot);
+        }
+    }
 }
 
 fn late(what: &str) -> Gap {
@@ -246,8 +282,8 @@ fn maps(text: &str) -> (Memory, Vec<(DeviceId, Mapping)>) {
 }
 
 /// The threads of a server, and any thread that sleeps where signals do not wake it.
-fn tasks(folder: &Path, pid: Pid, open: &Open, snapshot: &mut Snapshot) {
-    let is_server = !open.chars.is_empty()
+fn tasks(folder: &Path, pid: Pid, has_device: bool, snapshot: &mut Snapshot) {
+    let is_server = has_device
         || snapshot
             .devices
             .iter()
