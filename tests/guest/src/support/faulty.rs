@@ -248,7 +248,7 @@ pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>>
                 Process::start("taskset", &line)
             })
             .collect(),
-        Provoke::Load => Ok(vec![load(&disk)?, load(&disk)?]),
+        Provoke::Load => Ok(vec![load(&disk)?]),
         Provoke::Kill => {
             server.process.signal(Signal::KILL)?;
             super::device::ended(server.process.pid())?;
@@ -283,7 +283,7 @@ pub(crate) fn read(disk: &str, block: u64, count: u64) -> Result<Process> {
 /// Reads the disk from its beginning to its end, again and again.
 fn load(disk: &str) -> Result<Process> {
     let line =
-        format!("while dd if={disk} of=/dev/null bs=16K iflag=direct status=none; do :; done");
+        format!("while dd if={disk} of=/dev/null bs=64K iflag=direct status=none; do :; done");
     Process::start("sh", &["-c", &line])
 }
 
@@ -301,7 +301,7 @@ fn write(disk: &str, block: u64, count: u64) -> Result<Process> {
 }
 
 /// So often a healthy device is looked at.
-const LOOKS: u32 = 10;
+const LOOKS: u32 = 4;
 
 /// Runs doctor until it has something to say of this device, and asserts that it is the right thing.
 fn verdict(case: &Case, id: u32) -> Result<()> {
