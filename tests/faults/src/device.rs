@@ -112,6 +112,7 @@ fn add(plan: &Plan, wanted: Wanted) -> Result<DevInfo> {
 
 fn recover(id: u32) -> Result<DevInfo> {
     send(Waiting::StartRecovery, id, 0)?;
+    tell(format_args!("recovering {id}"));
     Ok(Control::open()?.info(id)?)
 }
 

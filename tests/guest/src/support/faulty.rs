@@ -162,7 +162,10 @@ impl Faulty {
         words.extend(options.split_whitespace());
         let mut process = Process::start("ublk-faulty", &words)?;
         let id = process.wait_line("the device's number", LONG, |line| {
-            line.strip_prefix("added ")?.parse().ok()
+            let (what, id) = line.split_once(' ')?;
+            ["added", "recovering"]
+                .contains(&what)
+                .then(|| id.parse().ok())?
         })?;
         let far = ["ready ", "waiting ", "starting "];
         process.wait_line("how far it came", LONG, |line| {
@@ -184,6 +187,16 @@ impl Faulty {
         self.process.wait_line("that it is ready", LONG, |line| {
             line.starts_with("ready ").then_some(())
         })
+    }
+
+    /// Kills the server, and takes its device over with another.
+    pub(crate) fn recovered(self) -> Result<Self> {
+        let Self { id, process, .. } = self;
+        process.signal(Signal::KILL)?;
+        process.wait(SOON)?;
+        let mut next = Self::start("healthy", &format!("--recover --id {id}"))?;
+        next.ready()?;
+        Ok(next)
     }
 
     /// Kills the server, what it left behind, and deletes the device.
@@ -307,16 +320,7 @@ const LOOKS: u32 = 4;
 fn verdict(case: &Case, id: u32) -> Result<()> {
     let title = case.title();
     let Some(cause) = case.cause()? else {
-        for look in 1..=LOOKS {
-            let report = doctor(&[])?;
-            let findings = about(&report, None);
-            ensure!(
-                findings.is_empty(),
-                "{title}: healthy expected, look {look}: {findings:#?}"
-            );
-        }
-        note(format!("verdict: {title}: healthy"));
-        return Ok(());
+        return healthy(&title);
     };
     let report = look(&title, Some(id), cause, case.limits)?;
     let findings = about(&report, Some(id));
@@ -327,6 +331,20 @@ fn verdict(case: &Case, id: u32) -> Result<()> {
         contradicts.is_none(),
         "{title}: {cause} expected, and nothing else: {findings:#?}"
     );
+    Ok(())
+}
+
+/// Runs doctor several times, and it must have nothing to say.
+pub(crate) fn healthy(title: &str) -> Result<()> {
+    for look in 1..=LOOKS {
+        let report = doctor(&[])?;
+        let findings = about(&report, None);
+        ensure!(
+            findings.is_empty(),
+            "{title}: healthy expected, look {look}: {findings:#?}"
+        );
+    }
+    note(format!("verdict: {title}: healthy"));
     Ok(())
 }
 
@@ -381,14 +399,14 @@ pub(crate) fn doctor(options: &[&str]) -> Result<Report> {
     serde_json::from_str(&finished.output).with_context(|| finished.to_string())
 }
 
-/// Cases as tests of these names.
+/// Cases as tests of these names; after a semicolon functions as tests.
 macro_rules! cases {
-    ($($name:ident => $case:expr),* $(,)?) => {
+    ($($name:ident => $case:expr),* $(,)? $(; $($test:ident),*)?) => {
         &[$({
             const CASE: $crate::support::faulty::Case = $case;
             $crate::support::Test::new(stringify!($name), || $crate::support::faulty::examine(&CASE))
                 .forgives(CASE.forgives)
-        }),*]
+        },)* $($($crate::support::Test::new(stringify!($test), $test),)*)?]
     };
 }
 pub(crate) use cases;
