@@ -5,6 +5,7 @@ use crate::finding::{Cause, Certainty};
 
 use super::doing::{Doing, sleeps_in, thread};
 use super::draft::Draft;
+use super::history::History;
 use super::late::Late;
 
 /// Why the server does not answer; none when it does not have the request.
@@ -71,17 +72,49 @@ fn is_in_queue(late: &Late<'_>) -> bool {
 pub(super) fn is_posted(late: &Late<'_>) -> bool {
     let history = late.history();
     let Some((ring, completion)) = history.delivery() else {
-        // Without the past: nothing was reaped, so this was not either.
-        return late
-            .ring()
-            .is_some_and(|ring| ring.cq_head == 0 && ring.cq_tail > 0);
+        return late.ring().is_some_and(|ring| {
+            // Without the past: nothing was reaped, so this was not either.
+            ring.cq_head == 0 && ring.cq_tail > 0
+                || reaps_nothing(late, ring) && is_among_unreaped(late, ring)
+        });
     };
-    !completion.reaped
-        && completion.result >= 0
-        && late
-            .device
-            .ring_before(ring)
-            .is_some_and(|before| before.cq_head == ring.cq_head)
+    !completion.reaped && completion.result >= 0 && reaps_nothing(late, ring)
+}
+
+/// Whether nothing was reaped between the two looks.
+fn reaps_nothing(late: &Late<'_>, ring: &Ring) -> bool {
+    late.device
+        .ring_before(ring)
+        .is_some_and(|before| before.cq_head == ring.cq_head)
+}
+
+/// Whether a request, whose command the ring's memory no longer has, can only be one of those not reaped:
+/// there are as many of them as such requests, those left out that are known to be others'.
+fn is_among_unreaped(late: &Late<'_>, ring: &Ring) -> bool {
+    let delivered = ring
+        .completions
+        .iter()
+        .filter(|completion| !completion.reaped && completion.result >= 0);
+    let held: Vec<History<'_>> = late
+        .device
+        .now
+        .queues
+        .iter()
+        .filter(|queue| ring.serves.contains(&(late.device.now.id, queue.id)))
+        .flat_map(|queue| queue.tags.iter().map(move |tag| (queue.id, tag)))
+        .filter(|(_, tag)| tag.place == Some(Place::WithServer))
+        .map(|(queue, tag)| History::of(late.device, queue, tag.tag))
+        .collect();
+    let known = held
+        .iter()
+        .filter_map(|history| history.delivery())
+        .filter(|(_, completion)| !completion.reaped)
+        .count();
+    let unknown = held
+        .iter()
+        .filter(|history| history.delivery().is_none())
+        .count();
+    delivered.count().saturating_sub(known) >= unknown
 }
 
 /// What the thread that should answer does instead.
