@@ -237,13 +237,12 @@ fn misanswered(device: &DeviceCase<'_>) -> Option<Draft> {
             queue.id, wrong.tag, wrong.operation, wrong.asked_bytes, wrong.result
         )
     });
-    // With a wrong stride only the first descriptor is read where it is.
+    // With a wrong stride only the first descriptor is read where it is; a few others may fit by chance.
     let stride = wrong.len() > 1
-        && wrong
-            .iter()
-            .all(|wrong| wrong.tag.0 != 0 && wrong.result == 0);
+        && wrong.iter().all(|wrong| wrong.tag.0 != 0)
+        && wrong.len() > usize::from(queue.well_answered);
     let (cause, certainty, says) = if stride {
-        let says = "requests of all tags but the first are answered with 0 bytes: the server most likely reads their descriptors with a wrong stride, and finds zeroes".to_owned();
+        let says = "requests of most tags but the first are answered with wrong numbers of bytes: the server most likely reads their descriptors with a wrong stride".to_owned();
         (Cause::WrongDescriptors, Certainty::Likely, says)
     } else {
         (
@@ -265,7 +264,7 @@ fn misanswered(device: &DeviceCase<'_>) -> Option<Draft> {
 
 /// What the kernel makes of such an answer.
 fn consequence(device: &DeviceCase<'_>, wrong: &Misanswer) -> String {
-    let short = u64::try_from(wrong.result).is_ok_and(|result| result < wrong.asked_bytes);
+    let short = u64::try_from(wrong.result).is_ok_and(|result| result < wrong.asked_bytes.max(1));
     let takes_short_writes = device
         .case
         .now
@@ -274,6 +273,9 @@ fn consequence(device: &DeviceCase<'_>, wrong: &Misanswer) -> String {
         .is_some_and(|series| series >= (7, 3));
     match wrong.operation.as_str() {
         _ if !short => "the driver takes them for full",
+        _ if wrong.asked_bytes == 0 => {
+            "what was left of one in the end was less than a sector, and failed"
+        }
         "write" if takes_short_writes => {
             "this kernel takes a short write for a whole one, so that data was lost"
         }

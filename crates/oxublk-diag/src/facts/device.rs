@@ -149,6 +149,8 @@ pub struct Queue {
     pub requeued: u32,
     /// Tags without a request whose last answer was not what had been asked for: fewer or more bytes.
     pub misanswered: Vec<Misanswer>,
+    /// Tags without a request, other than the first, whose last answer was what had been asked for.
+    pub well_answered: u16,
     /// Whether the driver holds new requests back or fails them, since the server goes or is gone (`canceling`).
     pub canceling: Option<bool>,
     /// Whether it fails all requests (`force_abort`, `fail_io`).
@@ -162,7 +164,8 @@ pub struct Misanswer {
     pub tag: Tag,
     /// `read` or `write`.
     pub operation: String,
-    /// What was asked for, by the descriptor that the driver wrote.
+    /// What was asked for, by the descriptor that the driver wrote. Nobody asks for 0: that is what is left of a request of which
+    /// all but less than a sector was answered.
     pub asked_bytes: u64,
     /// What the server answered.
     pub result: i32,

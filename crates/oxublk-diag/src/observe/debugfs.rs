@@ -52,6 +52,7 @@ pub(super) fn queues(debug: &Path, disk: &str) -> Vec<Queue> {
             armers: Vec::new(),
             tags,
             misanswered: Vec::new(),
+            well_answered: 0,
             requeued: count,
             canceling: None,
             aborting: None,

@@ -193,6 +193,7 @@ fn apply(device: &mut Device, info: &DeviceInfo, cpus: Vec<Vec<u32>>) {
                 armers: Vec::new(),
                 tags: Vec::new(),
                 misanswered: Vec::new(),
+                well_answered: 0,
                 requeued: 0,
                 canceling: None,
                 aborting: None,

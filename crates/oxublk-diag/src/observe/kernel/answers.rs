@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use oxublk::{DeviceId, QueueId, Tag};
 
-use crate::facts::{Misanswer, Ring, Snapshot};
+use crate::facts::{IoCommand, Misanswer, Ring, Snapshot, Submission};
 
 use super::Kernel;
 use super::memory::View;
@@ -21,12 +21,9 @@ impl Kernel {
         queues: &HashMap<(DeviceId, QueueId), View>,
     ) {
         let mut last: HashMap<(QueueId, Tag), i32> = HashMap::new();
-        for command in ring
-            .submissions
-            .iter()
-            .filter_map(|submission| submission.command)
-        {
-            if command.is_commit() {
+        for submission in &ring.submissions {
+            let commit = submission.command.filter(IoCommand::is_commit);
+            if let Some(command) = commit.filter(|_| !was_refused(ring, submission)) {
                 last.insert((command.queue, command.tag), command.result);
             }
         }
@@ -38,31 +35,49 @@ impl Kernel {
                 continue;
             };
             for ((_, tag), result) in last.iter().filter(|((queue, _), _)| queue == queue_id) {
-                if queue.tags.iter().all(|view| view.tag != *tag) {
-                    queue
-                        .misanswered
-                        .extend(self.misanswer(head, *tag, *result));
+                if queue.tags.iter().any(|view| view.tag == *tag) {
+                    continue;
+                }
+                match self.answer(head, *tag, *result) {
+                    Some(answer)
+                        if u64::try_from(answer.result) == Ok(answer.asked_bytes)
+                            && answer.asked_bytes > 0 =>
+                    {
+                        queue.well_answered += u16::from(tag.0 != 0);
+                    }
+                    answer => queue.misanswered.extend(answer),
                 }
             }
             queue.misanswered.sort_by_key(|answer| answer.tag);
         }
     }
 
-    /// An errno is an answer; reads and writes are answered with their length.
-    fn misanswer(&self, queue: &View, tag: Tag, result: i32) -> Option<Misanswer> {
+    /// The last answer of a tag, beside what was asked; none when it cannot be compared: an errno is an answer, and only reads
+    /// and writes are answered with their length.
+    fn answer(&self, queue: &View, tag: Tag, result: i32) -> Option<Misanswer> {
         let descriptor = self.descriptor(queue, tag)?;
         let operation = match descriptor.op_flags & 0xff {
             0 => "read",
             1 => "write",
             _ => return None,
         };
-        let asked_bytes = u64::from(descriptor.sectors) * 512;
-        let answered = u64::try_from(result).ok()?;
-        (answered != asked_bytes).then(|| Misanswer {
+        let used = descriptor.sectors > 0 || descriptor.address > 0;
+        (used && result >= 0).then(|| Misanswer {
             tag,
             operation: operation.to_owned(),
-            asked_bytes,
+            asked_bytes: u64::from(descriptor.sectors) * 512,
             result,
         })
     }
+}
+
+/// Whether a command came back with an error, and not since the device stops.
+fn was_refused(ring: &Ring, submission: &Submission) -> bool {
+    const ENODEV: i32 = -19;
+    let newest = ring
+        .completions
+        .iter()
+        .rev()
+        .find(|completion| completion.user_data == submission.user_data);
+    newest.is_some_and(|completion| completion.result < 0 && completion.result != ENODEV)
 }

@@ -118,6 +118,7 @@ impl Kernel {
                 armers: Vec::new(),
                 tags: Vec::new(),
                 misanswered: Vec::new(),
+                well_answered: 0,
                 requeued: 0,
                 canceling: flag(layout.canceling),
                 aborting: flag(layout.force_abort)
