@@ -3,7 +3,6 @@
 mod devices;
 mod fio;
 mod load;
-mod peers;
 mod plan;
 mod scene;
 mod table;
@@ -11,7 +10,7 @@ mod table;
 use crate::guest::{self, Job};
 use crate::image::Orders;
 use crate::qemu::{Accelerator, Machine, Stream};
-use crate::{kernels, packages, programs};
+use crate::{kernels, packages, peers, programs};
 use anyhow::{Context as _, Result};
 use plan::{Device, Mode, Plan, Row, Sample};
 use std::fs;

@@ -19,6 +19,7 @@ mod kvm;
 mod modules;
 mod packages;
 mod paths;
+mod peers;
 mod programs;
 mod qemu;
 mod scenes;

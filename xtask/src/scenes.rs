@@ -12,6 +12,8 @@ pub(crate) struct Scene {
     pub(crate) memory: String,
     pub(crate) timeout_seconds: u64,
     pub(crate) load_ublk: bool,
+    /// Whether rublk is to be in the guest.
+    pub(crate) rublk: bool,
 }
 
 /// Asks the program, here on the host.
@@ -38,7 +40,7 @@ pub(crate) fn list(guest_tests: &Path) -> Result<Vec<Scene>> {
     Ok(scenes)
 }
 
-/// Reads `name cpus=4 memory=4096M timeout=900 no-ublk`.
+/// Reads `name cpus=4 memory=4096M timeout=900 with=rublk no-ublk`.
 fn parse(line: &str) -> Result<Scene> {
     let mut words = line.split_whitespace();
     let name = words.next().context("a scene without a name")?.to_owned();
@@ -48,6 +50,7 @@ fn parse(line: &str) -> Result<Scene> {
         memory: "2G".to_owned(),
         timeout_seconds: 600,
         load_ublk: true,
+        rublk: false,
     };
     for word in words {
         match word.split_once('=') {
@@ -56,6 +59,7 @@ fn parse(line: &str) -> Result<Scene> {
             Some(("timeout", value)) => {
                 scene.timeout_seconds = value.parse().with_context(|| line.to_owned())?
             }
+            Some(("with", "rublk")) => scene.rublk = true,
             None if word == "no-ublk" => scene.load_ublk = false,
             _ => bail!("guest-tests --list-scenes: unknown word {word} in: {line}"),
         }
@@ -69,17 +73,20 @@ mod tests {
 
     #[test]
     fn a_scene_says_what_it_needs() {
-        let scene = parse("recovery cpus=4 memory=4096M timeout=900 no-ublk").unwrap();
+        let scene = parse("recovery cpus=4 memory=4096M timeout=900 with=rublk no-ublk").unwrap();
         assert_eq!(
             (scene.name.as_str(), scene.cpus, scene.memory.as_str()),
             ("recovery", 4, "4096M")
         );
         assert_eq!((scene.timeout_seconds, scene.load_ublk), (900, false));
-        assert!(parse("life").unwrap().load_ublk);
+        assert!(scene.rublk);
+        let life = parse("life").unwrap();
+        assert!(life.load_ublk && !life.rublk);
     }
 
     #[test]
     fn an_unknown_word_is_an_error_not_ignored() {
         assert!(parse("life cpu=4").is_err());
+        assert!(parse("life with=floppy").is_err());
     }
 }

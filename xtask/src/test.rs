@@ -5,6 +5,7 @@ use crate::image::Orders;
 use crate::kernels;
 use crate::packages;
 use crate::paths;
+use crate::peers;
 use crate::programs;
 use crate::qemu::{Accelerator, End, Machine, Stream};
 use crate::scenes::{self, Scene};
@@ -163,7 +164,12 @@ pub(crate) fn run_scenes(
             let job = Job {
                 kernel: kernel.clone(),
                 programs: programs.to_vec(),
-                with: Vec::new(),
+                with: scene
+                    .rublk
+                    .then(peers::rublk)
+                    .transpose()?
+                    .into_iter()
+                    .collect(),
                 orders: orders(scene, arguments),
                 machine: Machine {
                     accelerator: Accelerator::Tcg,

@@ -2,6 +2,7 @@
 
 mod death;
 mod discard;
+mod doctor;
 mod faults_answers;
 mod faults_arming;
 mod faults_control;
@@ -37,6 +38,7 @@ pub(crate) const SCENES: &[Scene] = &[
     death::SCENE,
     trouble::SCENE,
     recorder::SCENE,
+    doctor::SCENE,
     healthy::SCENE,
     faults_arming::SCENE,
     faults_delivery::SCENE,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Builds rublk with the versions that its own lock file names, unless it is there; returns its program.
-pub(super) fn rublk() -> Result<PathBuf> {
+pub(crate) fn rublk() -> Result<PathBuf> {
     let root = paths::target().join("bench");
     let program = root.join("bin/rublk");
     if program.exists() {
