@@ -1,1 +1,3 @@
 //! Ends a request that its server will never answer.
+mod arch;
+mod remote;
