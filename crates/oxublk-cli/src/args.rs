@@ -9,6 +9,7 @@ use oxublk::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::EXIT_CODES;
+use crate::rescue_args::RescueArgs;
 use crate::size::Size;
 
 /// The highest id that the driver gives.
@@ -64,6 +65,11 @@ pub enum Command {
     /// Looks at any ublk server, ours or another's, from outside: it changes nothing, opens no disk and does not wait
     /// behind what it looks at. As root it sees most.
     Doctor(DoctorArgs),
+    /// End requests that their server will never answer, with EIO.
+    ///
+    /// Makes the server's own thread answer: nobody else may. Shows first what will be done, and why. Works for any ublk
+    /// server whose thread lives and can be reached; says so where it cannot. The server must be ended afterwards.
+    Rescue(RescueArgs),
     /// Show what the driver of this kernel can do.
     Features,
     /// Print a script that completes this command in a shell.
@@ -166,7 +172,7 @@ impl Target {
 }
 
 /// `5`, `0.5`, `5s`: seconds.
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text);
     number
         .parse::<f64>()

@@ -31,7 +31,7 @@ pub enum Exit {
     IdTaken = 7,
     /// `doctor`: something is wrong or slow, nothing is stuck.
     Warnings = 8,
-    /// `doctor`: a request, a device or a command is stuck.
+    /// `doctor`, `rescue`: a request, a device or a command is stuck.
     Stuck = 9,
 }
 
@@ -47,7 +47,7 @@ Exit codes:
   6  not permitted
   7  a device with this id exists already
   8  doctor: something is wrong or slow, nothing is stuck
-  9  doctor: a request, a device or a command is stuck";
+  9  doctor, rescue: a request, a device or a command is stuck";
 
 impl Exit {
     /// The exit code as a number.

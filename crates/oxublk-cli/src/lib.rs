@@ -6,6 +6,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `args.rs` | the command lines: [`args::Cli`], [`args::MemCli`] |
+//! | `rescue_args.rs` | that of `oxublk rescue` |
 //! | `size.rs` | sizes as people write them |
 //! | `exit.rs` | exit codes, and how a failure is told |
 //! | `report.rs`, `report/` | the JSON documents |
@@ -29,6 +30,7 @@ pub mod pages;
 pub mod process;
 pub mod ready;
 pub mod report;
+pub mod rescue_args;
 pub mod server;
 pub mod size;
 pub mod state;

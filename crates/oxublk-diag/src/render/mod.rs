@@ -2,7 +2,7 @@
 
 mod findings;
 mod requests;
-mod wrap;
+pub(crate) mod wrap;
 
 use std::fmt::Write as _;
 

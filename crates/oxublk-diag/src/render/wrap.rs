@@ -1,7 +1,7 @@
 //! Long lines.
 
 /// Breaks a text into lines of at most so many characters, at spaces; further lines are indented.
-pub(super) fn wrap(text: &str, first: &str, indent: &str, width: usize) -> String {
+pub(crate) fn wrap(text: &str, first: &str, indent: &str, width: usize) -> String {
     let mut lines = String::new();
     let mut line = first.to_owned();
     let mut empty = true;

@@ -389,7 +389,9 @@ fn unexpected(event: Event) -> Trouble {
     match event {
         Event::Ended => Trouble::Gone,
         Event::GroupStop => Trouble::Stopped,
-        other => Trouble::Other(format!("the thread stopped in an unexpected way: {other:?}")),
+        other => Trouble::Other(format!(
+            "the thread stopped in an unexpected way: {other:?}"
+        )),
     }
 }
 

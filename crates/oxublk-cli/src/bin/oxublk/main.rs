@@ -16,6 +16,7 @@ mod help;
 mod info;
 mod list;
 mod output;
+mod rescue;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,7 @@ fn run(cli: Cli, output: &Output, log: &Log) -> Outcome<Exit> {
         Command::Info { device } => info::run(device, &run_dir, output)?,
         Command::Del(arguments) => return del::run(&arguments, &run_dir, output),
         Command::Doctor(arguments) => return doctor::run(&arguments, output),
+        Command::Rescue(arguments) => return rescue::run(&arguments, output),
         Command::Features => features::run(output)?,
         Command::Completions { shell } => help::completions(shell, output)?,
         Command::Man { dir } => help::man(dir.as_deref(), output)?,

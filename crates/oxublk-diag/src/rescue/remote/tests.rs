@@ -45,10 +45,7 @@ fn child() {
         }
         "poll" => {
             let (never, _open) = std::io::pipe().unwrap();
-            poll(
-                &mut [PollFd::new(&never, PollFlags::IN)],
-                Some(&timespec()),
-            ) == Ok(0)
+            poll(&mut [PollFd::new(&never, PollFlags::IN)], Some(&timespec())) == Ok(0)
         }
         "epoll" => {
             let empty = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
@@ -68,7 +65,10 @@ fn child() {
         "spin" => spin(),
         other => panic!("{other}"),
     };
-    println!("\nundisturbed={undisturbed} {}", started.elapsed().as_millis());
+    println!(
+        "\nundisturbed={undisturbed} {}",
+        started.elapsed().as_millis()
+    );
 }
 
 fn timespec() -> Timespec {
@@ -142,7 +142,7 @@ impl Running {
     }
 
     /// It must not have noticed anything, and its wait must not have become much longer.
-    fn is_undisturbed(mut self, longest: Duration) {
+    fn stays_undisturbed(mut self, longest: Duration) {
         let said = line(&mut self.output, "undisturbed=");
         let (undisturbed, millis) = said.trim().split_once(' ').unwrap();
         assert_eq!(undisturbed, "true", "{said}");
@@ -205,7 +205,7 @@ fn calls_in(how: &str, state: char) -> Running {
 fn calls_are_made_in_a_thread_that_waits_and_it_waits_on() {
     for how in ["sleep", "futex", "poll", "epoll", "io_uring"] {
         eprintln!("{how}");
-        calls_in(how, 'S').is_undisturbed(Duration::from_secs(30));
+        calls_in(how, 'S').stays_undisturbed(Duration::from_secs(30));
     }
 }
 
@@ -219,7 +219,7 @@ fn a_wait_with_an_end_keeps_it() {
     }
     remote.release().unwrap();
     let released = Instant::now();
-    running.is_undisturbed(Duration::from_secs(30));
+    running.stays_undisturbed(Duration::from_secs(30));
     assert!(released.elapsed() < WAIT, "it slept anew");
 }
 
@@ -228,12 +228,12 @@ fn a_thread_that_reads_gets_what_comes_later() {
     let mut running = calls_in("read", 'S');
     let mut input = running.child.stdin.take().unwrap();
     input.write_all(b"late").unwrap();
-    running.is_undisturbed(Duration::from_secs(30));
+    running.stays_undisturbed(Duration::from_secs(30));
 }
 
 #[test]
 fn calls_are_made_in_a_thread_that_computes_and_it_computes_on() {
-    calls_in("spin", 'R').is_undisturbed(Duration::from_secs(60));
+    calls_in("spin", 'R').stays_undisturbed(Duration::from_secs(60));
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_call_that_does_not_return_is_given_up_and_the_thread_goes_on() {
     remote.release().unwrap();
     let mut input = running.child.stdin.take().unwrap();
     input.write_all(b"late").unwrap();
-    running.is_undisturbed(Duration::from_secs(30));
+    running.stays_undisturbed(Duration::from_secs(30));
 }
 
 fn send(running: &Running, signal: Signal) {
@@ -271,7 +271,7 @@ fn signals_that_come_meanwhile_have_the_effect_that_they_always_have() {
     remote.release().unwrap();
     let mut input = running.child.stdin.take().unwrap();
     input.write_all(b"late").unwrap();
-    running.is_undisturbed(Duration::from_secs(30));
+    running.stays_undisturbed(Duration::from_secs(30));
 
     let mut running = Running::start("read", 'S');
     let mut remote = running.stop();
@@ -298,6 +298,6 @@ fn a_process_that_is_stopped_or_gone_is_left_as_it_is() {
     let mut input = running.child.stdin.take().unwrap();
     input.write_all(b"late").unwrap();
     let tid = running.tid;
-    running.is_undisturbed(Duration::from_secs(30));
+    running.stays_undisturbed(Duration::from_secs(30));
     assert!(matches!(Remote::stop(tid, LIMIT), Err(Trouble::Gone)));
 }
