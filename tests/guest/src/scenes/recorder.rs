@@ -257,11 +257,16 @@ fn every_request_fires_the_probes() -> Result<()> {
     for name in ["reaped", "handed", "answered", "submitted"] {
         for read in 0..READS as i64 {
             let sector = (1024 + read) * 8;
-            let seen = of(name).into_iter().any(|fired| {
+            let here = |fired: &&Fired| {
                 matches!(fired.arguments.as_slice(),
                     [device, 0, tag, 0, at, 4096] if *device == id && *tag < 8 && *at == sector)
-            });
-            ensure!(seen, "no {name} of sector {sector} in {:?}", of(name));
+            };
+            let times = of(name).iter().filter(here).count();
+            ensure!(
+                times == 1,
+                "{name} of sector {sector} {times} times in {:?}",
+                of(name)
+            );
         }
     }
     note(format!("{} probes fired", fired.len()));
