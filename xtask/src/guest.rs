@@ -8,7 +8,7 @@ use crate::{kvm, modules, packages, paths, programs};
 use anyhow::Result;
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Our own failures, before any guest.
@@ -221,7 +221,7 @@ pub(crate) fn run(job: &Job, sink: Sink<'_>) -> Result<Report> {
     let mut death = None;
     if !matches!(end, End::Exited(_)) {
         let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
-        explain(job, end, &text)?;
+        explain(job, end, &text, dir.path())?;
         death = (end == End::Died).then(|| Death::read(&text));
     }
     Ok(Report {
@@ -243,7 +243,7 @@ fn note_boot(job: &Job, until_up: Duration) {
 }
 
 /// Says what happened, shows the last words, and keeps the whole console.
-fn explain(job: &Job, end: End, text: &str) -> Result<()> {
+fn explain(job: &Job, end: End, text: &str, run: &Path) -> Result<()> {
     let version = job.kernel.version();
     let limit = job.orders.timeout_seconds;
     match end {
@@ -259,7 +259,8 @@ fn explain(job: &Job, end: End, text: &str) -> Result<()> {
     for line in lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)) {
         eprintln!("{}", line.trim_end());
     }
-    let kept = paths::cache_dir("consoles")?.join(format!("{version}-{}", std::process::id()));
+    let run = run.file_name().unwrap_or_default().to_string_lossy();
+    let kept = paths::cache_dir("consoles")?.join(format!("{version}-{run}"));
     fs::write(&kept, text)?;
     eprintln!("--- its whole console is in {}", kept.display());
     Ok(())

@@ -27,6 +27,7 @@ mod tally;
 mod test;
 mod verdicts;
 mod wire;
+mod workers;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use crate::guest::{self, Job};
 use crate::image::Orders;
-use crate::kernels;
+use crate::kernels::{self, Kernel};
 use crate::packages;
 use crate::paths;
 use crate::peers;
@@ -10,6 +10,7 @@ use crate::programs;
 use crate::qemu::{Accelerator, End, Machine, Stream};
 use crate::scenes::{self, Scene};
 use crate::tally::{Tally, Watcher};
+use crate::workers;
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -36,6 +37,9 @@ pub(crate) struct Arguments {
     /// Run one scene of tier 2 only; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) scene: Vec<String>,
+    /// So many guests at a time [default: as many as processors]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) jobs: Option<usize>,
     /// Multiply the time that a scene may take: for a machine that is busy with other things
     #[arg(long, value_name = "FACTOR", default_value_t = 1)]
     pub(crate) patience: u64,
@@ -44,6 +48,14 @@ pub(crate) struct Arguments {
     pub(crate) profile: String,
     /// Run only tests whose name contains this
     pub(crate) filter: Option<String>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let jobs: usize = text.parse().map_err(|_| "a number is needed".to_owned())?;
+    if jobs == 0 {
+        return Err("1 at least".to_owned());
+    }
+    Ok(jobs)
 }
 
 /// One line of the table.
@@ -157,32 +169,46 @@ pub(crate) fn run_scenes(
     } else {
         &arguments.kernel
     };
+    let mut jobs = Vec::new();
     for wanted in kernels {
         let kernel = kernels::resolve(wanted, None)?;
         for scene in scenes {
-            eprintln!("=== kernel {}, scene {}", kernel.version(), scene.name);
-            let job = Job {
-                kernel: kernel.clone(),
-                programs: programs.to_vec(),
-                with: scene
-                    .rublk
-                    .then(peers::rublk)
-                    .transpose()?
-                    .into_iter()
-                    .collect(),
-                orders: orders(scene, arguments),
-                machine: Machine {
-                    accelerator: Accelerator::Tcg,
-                    cpus: scene.cpus,
-                    memory: scene.memory.clone(),
-                    append: String::new(),
-                    quiet: false,
-                },
-            };
-            rows.push(run_scene(&job, scene)?);
+            jobs.push((job(&kernel, programs, scene, arguments)?, scene));
         }
     }
+    let at_a_time = arguments.jobs.unwrap_or_else(processors);
+    for row in workers::each(&jobs, at_a_time, |(job, scene)| {
+        run_scene(job, scene, at_a_time == 1)
+    }) {
+        rows.push(row?);
+    }
     Ok(())
+}
+
+fn job(kernel: &Kernel, programs: &[PathBuf], scene: &Scene, arguments: &Arguments) -> Result<Job> {
+    Ok(Job {
+        kernel: kernel.clone(),
+        programs: programs.to_vec(),
+        with: scene
+            .rublk
+            .then(peers::rublk)
+            .transpose()?
+            .into_iter()
+            .collect(),
+        orders: orders(scene, arguments),
+        machine: Machine {
+            accelerator: Accelerator::Tcg,
+            cpus: scene.cpus,
+            memory: scene.memory.clone(),
+            append: String::new(),
+            quiet: false,
+        },
+    })
+}
+
+/// Guests mostly wait: one for each processor keeps them busy.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 pub(crate) fn chosen_scenes(programs: &[PathBuf], wanted: &[String]) -> Result<Vec<Scene>> {
@@ -222,14 +248,29 @@ fn orders(scene: &Scene, arguments: &Arguments) -> Orders {
 
 /// Runs a scene. An emulated kernel dies now and then of the emulation. Such a guest is no test that failed: its scene is run again
 /// from the start, and that is said. A death in the driver or in io_uring is never forgiven, and neither is a third one.
-fn run_scene(job: &Job, scene: &Scene) -> Result<Row> {
+///
+/// What it prints is shown at once when it runs alone, and whole at its end otherwise.
+fn run_scene(job: &Job, scene: &Scene, alone: bool) -> Result<Row> {
     let started = Instant::now();
+    let title = format!(
+        "=== kernel {}, scene {}\n",
+        job.kernel.version(),
+        scene.name
+    );
+    let mut shown = title.into_bytes();
+    if alone {
+        guest::print(Stream::Output, &std::mem::take(&mut shown));
+    }
     let mut boots = 0;
     let mut deaths = Vec::new();
     let (tally, failures, notes) = loop {
         let mut watcher = Watcher::default();
         let report = guest::run(job, &mut |stream, bytes| {
-            guest::print(stream, bytes);
+            if alone {
+                guest::print(stream, bytes);
+            } else {
+                shown.extend_from_slice(bytes);
+            }
             if stream == Stream::Output {
                 watcher.take(bytes);
             }
@@ -254,6 +295,7 @@ fn run_scene(job: &Job, scene: &Scene) -> Result<Row> {
             tries + 1
         );
     };
+    guest::print(Stream::Output, &shown);
     Ok(Row {
         kernel: job.kernel.version().to_owned(),
         scene: scene.name.clone(),

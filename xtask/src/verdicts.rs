@@ -43,6 +43,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
         tier: Some(2),
         kernel: arguments.kernel.clone(),
         scene: Vec::new(),
+        jobs: None,
         patience: arguments.patience,
         profile: arguments.profile.clone(),
         filter: None,
