@@ -237,10 +237,7 @@ fn misanswered(device: &DeviceCase<'_>) -> Option<Draft> {
             queue.id, wrong.tag, wrong.operation, wrong.asked_bytes, wrong.result
         )
     });
-    // With a wrong stride only the first descriptor is read where it is; a few others may fit by chance.
-    let stride = wrong.len() > 1
-        && wrong.iter().all(|wrong| wrong.tag.0 != 0)
-        && wrong.len() > usize::from(queue.well_answered);
+    let stride = reads_beside(wrong, queue.well_answered);
     let (cause, certainty, says) = if stride {
         let says = "requests of most tags but the first are answered with wrong numbers of bytes: the server most likely reads their descriptors with a wrong stride".to_owned();
         (Cause::WrongDescriptors, Certainty::Likely, says)
@@ -260,6 +257,23 @@ fn misanswered(device: &DeviceCase<'_>) -> Option<Draft> {
             .queue(queue.id)
             .because_all(lines),
     )
+}
+
+/// Whether wrong answers look like descriptors that were read at the wrong places: only the first tag's is where it is looked
+/// for, and the others' lengths are zeroes or other members' bytes. A wrong unit is wrong by one factor.
+fn reads_beside(wrong: &[Misanswer], well_answered: u16) -> bool {
+    if wrong.iter().any(|wrong| wrong.tag.0 == 0) {
+        return false;
+    }
+    let first = wrong.first();
+    let one_factor = wrong.iter().all(|wrong| {
+        first.is_some_and(|first| {
+            i128::from(wrong.result) * i128::from(first.asked_bytes)
+                == i128::from(first.result) * i128::from(wrong.asked_bytes)
+        })
+    });
+    let all_zero = wrong.iter().all(|wrong| wrong.result == 0);
+    !one_factor || (all_zero && wrong.len() > 2 && wrong.len() > usize::from(well_answered))
 }
 
 /// What the kernel makes of such an answer.
