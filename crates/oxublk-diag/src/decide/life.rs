@@ -2,7 +2,7 @@
 
 use oxublk::DeviceState;
 
-use crate::facts::{Device, Pid, Place, Server};
+use crate::facts::{Device, Pid, Place, Server, TagView};
 use crate::finding::{Cause, Certainty, Health};
 
 use super::case::DeviceCase;
@@ -21,7 +21,7 @@ pub(super) fn findings(device: &DeviceCase<'_>) -> Vec<Draft> {
             .or_else(|| armers_gone(device))
             .or_else(|| stopped(device))
     } else if device.is(DeviceState::Dead) {
-        left_over(device)
+        left_over(device).or_else(|| left_open(device))
     } else {
         None
     };
@@ -101,18 +101,20 @@ fn failing(device: &DeviceCase<'_>) -> Draft {
     .because_all(device.waiting_lines())
 }
 
-/// The process that started the device is gone, and others keep `/dev/ublkcN`.
-fn half_dead(device: &DeviceCase<'_>) -> Option<Draft> {
+/// The process whose threads armed the tags, when it is gone and others keep `/dev/ublkcN`.
+fn outlived(device: &DeviceCase<'_>) -> Option<Pid> {
     let armers = || device.now.queues.iter().flat_map(|queue| &queue.armers);
-    let mut gone: Vec<Pid> = armers()
-        .filter(|armer| !armer.alive && !device.is_server(armer.pid))
-        .map(|armer| armer.pid)
-        .collect();
-    gone.dedup();
-    let pid = *gone.first()?;
     if device.now.servers.is_empty() || armers().any(|armer| armer.alive) {
         return None;
     }
+    armers()
+        .map(|armer| armer.pid)
+        .find(|pid| !device.is_server(*pid))
+}
+
+/// The process that started the device is gone, and others keep `/dev/ublkcN`.
+fn half_dead(device: &DeviceCase<'_>) -> Option<Draft> {
+    let pid = outlived(device)?;
     let says = format!(
         "its server (pid {pid}) is gone, and the driver was not told, since others keep the device open or mapped: requests are not served"
     );
@@ -125,6 +127,26 @@ fn half_dead(device: &DeviceCase<'_>) -> Option<Draft> {
         )
         .because_all(device.now.servers.iter().map(keeps)),
     )
+}
+
+/// The same where the driver sees a server's end by its rings (up to 6.14): the device is left over.
+fn left_open(device: &DeviceCase<'_>) -> Option<Draft> {
+    let pid = outlived(device)?;
+    let canceled = |tag: &TagView| tag.place == Some(Place::Canceled);
+    let mut tags = device.now.queues.iter().flat_map(|queue| &queue.tags);
+    tags.any(canceled).then(|| {
+        let says = format!(
+            "its server (pid {pid}) is gone: the device is left over, and cannot be deleted for good while others keep it open or mapped"
+        );
+        Draft::new(
+            Cause::ServerHalfDead,
+            Health::Warning,
+            Certainty::Likely,
+            says,
+        )
+        .because("the driver says that the device is dead")
+        .because_all(device.now.servers.iter().map(keeps))
+    })
 }
 
 fn keeps(server: &Server) -> String {

@@ -23,16 +23,14 @@ pub(super) const FAULTS: &[Fault] = &[
     fault(
         "foreign-thread",
         "answers from another thread than fetched",
-        |plan| {
-            plan.answer = answer_elsewhere;
-        },
+        elsewhere,
     ),
     fault(
         "foreign-thread-single-issuer",
         "answers from another thread on a ring of one thread",
         |plan| {
             plan.ring.flags = setup::SINGLE_ISSUER;
-            plan.answer = answer_elsewhere;
+            elsewhere(plan);
         },
     ),
     fault(
@@ -40,6 +38,8 @@ pub(super) const FAULTS: &[Fault] = &[
         "two threads fetch the tags of a queue, one answers",
         |plan| {
             plan.depth = 4;
+            // So that the refused answers can still be read when others have come after them.
+            plan.ring.entries = Some(64);
             plan.arm = split_fetch;
         },
     ),
@@ -129,6 +129,12 @@ fn results(plan: &mut Plan, change: fn(i32) -> i32) {
         };
         server::answer(queue, request, result)
     };
+}
+
+/// The trigger's answer comes from another thread. This one does not give it to the kernel in passing.
+fn elsewhere(plan: &mut Plan) {
+    plan.answer = answer_elsewhere;
+    plan.wait = |queue| queue.ring.enter(!queue.struck(), 1, enter::GETEVENTS);
 }
 
 /// The answer to the trigger's request is given by a thread of its own, which then sleeps.

@@ -15,7 +15,7 @@ pub(crate) const SCENE: Scene = Scene {
         the_answer_is_not_submitted => Case::read("commit-not-submitted", Cause::AnswerNotSubmitted),
         another_thread_answers => Case::read("foreign-thread", Cause::ForeignThread),
         another_thread_answers_on_a_ring_of_one => Case::read("foreign-thread-single-issuer", Cause::ForeignThread),
-        two_threads_fetch_and_one_answers => Case::new("split-fetch", Provoke::Everywhere, FOREIGN),
+        two_threads_fetch_and_one_answers => Case::new("split-fetch", Provoke::Everywhere, FOREIGN).forgives(&["ublk_ch_uring_cmd"]),
         the_answer_names_another_tag => Case::read("wrong-tag", Cause::AnswerMisdirected),
         the_answer_names_another_queue => Case::read("wrong-queue", Cause::AnswerMisdirected),
         the_answer_is_a_fetch => Case::read("fetch-instead-of-commit", Cause::AnswerMisdirected),
@@ -26,6 +26,6 @@ pub(crate) const SCENE: Scene = Scene {
         reads_are_answered_with_nothing => Case::new("result-zero", Provoke::Reads, WRONG_RESULT),
         reads_are_answered_with_too_much => Case::new("result-too-big", Provoke::Reads, WRONG_RESULT).forgives(&["__ublk_complete_rq"]),
         descriptors_have_another_size => Case::new("descriptor-stride-32", Provoke::Everywhere, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]),
-        descriptors_are_another_queues => Case::new("descriptor-queue-0", Provoke::Everywhere, WRONG_DESCRIPTORS),
+        descriptors_are_another_queues => Case::new("descriptor-queue-0", Provoke::Everywhere, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]),
     ],
 };
