@@ -327,6 +327,15 @@ fn descriptors_mapped_wrong(device: &DeviceCase<'_>) -> Option<Draft> {
     )
 }
 
+/// Whether the kernel's log speaks of requests of this disk that failed. Who made a ring counts among its submitters for
+/// ever, also when he hands it to another thread and fetches nothing.
+fn has_failed_requests(device: &DeviceCase<'_>) -> bool {
+    let disk = format!("dev {},", device.now.id.disk_name());
+    let log = &device.case.now.host.log;
+    log.iter()
+        .any(|line| line.contains("I/O error") && line.contains(&disk))
+}
+
 /// Up to 6.15 a queue has one server thread: the one that sent the last fetch. The tags that others fetched fail.
 fn fetched_by_several(device: &DeviceCase<'_>) -> Option<Draft> {
     let one_for_all = device
@@ -335,7 +344,7 @@ fn fetched_by_several(device: &DeviceCase<'_>) -> Option<Draft> {
         .host
         .series()
         .is_some_and(|series| series < (6, 16));
-    if !one_for_all || device.now.block.is_none() {
+    if !one_for_all || device.now.block.is_none() || !has_failed_requests(device) {
         return None;
     }
     let (queue, others) = device.now.queues.iter().find_map(|queue| {
@@ -343,6 +352,8 @@ fn fetched_by_several(device: &DeviceCase<'_>) -> Option<Draft> {
         let mut tids: Vec<_> = device
             .rings()
             .filter(|ring| ring.serves.contains(&(device.now.id, queue.id)))
+            // There the kernel's thread submits, whoever made the ring.
+            .filter(|ring| !ring.has(Ring::SETUP_SQPOLL))
             .flat_map(|ring| ring.submitters.iter().copied())
             .filter(|tid| *tid != armer.tid)
             .collect();
