@@ -237,7 +237,10 @@ fn misanswered(device: &DeviceCase<'_>) -> Option<Draft> {
             queue.id, wrong.tag, wrong.operation, wrong.asked_bytes, wrong.result
         )
     });
-    let stride = reads_beside(wrong, queue.well_answered);
+    // A length that no request of this device can have is other members' bytes, too.
+    let largest = device.now.max_io_bytes.map_or(i64::MAX, i64::from);
+    let impossible = |wrong: &Misanswer| wrong.tag.0 != 0 && i64::from(wrong.result) > largest;
+    let stride = reads_beside(wrong, queue.well_answered) || wrong.iter().any(impossible);
     let (cause, certainty, says) = if stride {
         let says = "requests of most tags but the first are answered with wrong numbers of bytes: the server most likely reads their descriptors with a wrong stride".to_owned();
         (Cause::WrongDescriptors, Certainty::Likely, says)

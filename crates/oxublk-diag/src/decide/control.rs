@@ -57,8 +57,12 @@ fn waits_for_requests(wait: &ControlWait) -> bool {
     )
 }
 
+/// The functions of locks are the scheduler's, and left out of stacks: what is seen is who called them. ADD_DEV waits for nothing else.
 fn waits_for_lock(wait: &ControlWait) -> bool {
+    let innermost = wait.sleeps_in.as_ref().or(wait.stack.first());
     is_in(wait, &["mutex_lock", "__mutex_lock"])
+        || wait.command == Command::AddDev
+            && innermost.is_some_and(|function| function.starts_with("ublk_"))
 }
 
 /// DEL_DEV stops the device first, and holds the driver's global lock meanwhile.

@@ -137,9 +137,13 @@ impl Case {
 
     /// Its name in notes and the table.
     fn title(&self) -> String {
-        format!("{} {}", self.fault, self.options)
-            .trim_end()
-            .to_owned()
+        let how = match self.provoke {
+            Provoke::Writes => ", writes",
+            Provoke::Kill | Provoke::KillUnderLoad => ", killed",
+            _ => "",
+        };
+        let title = format!("{} {}", self.fault, self.options);
+        format!("{}{how}", title.trim_end())
     }
 }
 
@@ -271,7 +275,9 @@ pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>>
         Provoke::Everywhere => (0..8)
             .map(|client| {
                 let cpu = (client % 2).to_string();
-                let words = dd_read(&disk, TRIGGER_BLOCK + 16 * client, 8);
+                let mut words = dd_read(&disk, TRIGGER_BLOCK + 16 * client, 8);
+                // So that every tag has a turn.
+                words.push("conv=noerror".to_owned());
                 let mut line = vec!["-c".to_owned(), cpu, "dd".to_owned()];
                 line.extend(words);
                 Process::start("taskset", &line)
