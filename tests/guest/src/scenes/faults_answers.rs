@@ -7,6 +7,8 @@ use oxublk_diag::finding::Cause;
 const FOREIGN: Expected = Expected::Cause(Cause::ForeignThread);
 const WRONG_RESULT: Expected = Expected::Cause(Cause::WrongResult);
 const WRONG_DESCRIPTORS: Expected = Expected::Cause(Cause::WrongDescriptors);
+/// Linux 6.12 complains of an answer with more bytes than were asked for.
+const TOO_MUCH: &[&str] = &["__ublk_complete_rq"];
 
 pub(crate) const SCENE: Scene = Scene {
     name: "faults-answers",
@@ -24,8 +26,8 @@ pub(crate) const SCENE: Scene = Scene {
         reads_are_answered_with_sectors => Case::new("result-sectors", Provoke::Reads, WRONG_RESULT),
         writes_are_answered_with_nothing => Case::new("result-zero", Provoke::Writes, WRONG_RESULT),
         reads_are_answered_with_nothing => Case::new("result-zero", Provoke::Reads, WRONG_RESULT),
-        reads_are_answered_with_too_much => Case::new("result-too-big", Provoke::Reads, WRONG_RESULT).forgives(&["__ublk_complete_rq"]),
-        descriptors_have_another_size => Case::new("descriptor-stride-32", Provoke::Everywhere, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]),
-        descriptors_are_another_queues => Case::new("descriptor-queue-0", Provoke::Everywhere, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]),
+        reads_are_answered_with_too_much => Case::new("result-too-big", Provoke::Reads, WRONG_RESULT).forgives(TOO_MUCH),
+        descriptors_have_another_size => Case::new("descriptor-stride-32", Provoke::EverywhereToTheEnd, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]).forgives(TOO_MUCH),
+        descriptors_are_another_queues => Case::new("descriptor-queue-0", Provoke::EverywhereToTheEnd, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]).forgives(TOO_MUCH),
     ],
 };

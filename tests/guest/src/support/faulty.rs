@@ -31,6 +31,8 @@ pub(crate) enum Provoke {
     Burst,
     /// Many reads at once from all CPUs.
     Everywhere,
+    /// The same, and they come to an end.
+    EverywhereToTheEnd,
     /// Reads that go on until the server is killed.
     Load,
     /// The server is killed.
@@ -272,17 +274,13 @@ pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>>
             }
             Ok(clients)
         }
-        Provoke::Everywhere => (0..8)
-            .map(|client| {
-                let cpu = (client % 2).to_string();
-                let mut words = dd_read(&disk, TRIGGER_BLOCK + 16 * client, 8);
-                // So that every tag has a turn.
-                words.push("conv=noerror".to_owned());
-                let mut line = vec!["-c".to_owned(), cpu, "dd".to_owned()];
-                line.extend(words);
-                Process::start("taskset", &line)
-            })
-            .collect(),
+        Provoke::Everywhere => everywhere(&disk),
+        Provoke::EverywhereToTheEnd => {
+            for client in everywhere(&disk)? {
+                client.wait(LONG)?;
+            }
+            Ok(Vec::new())
+        }
         Provoke::Load => Ok(vec![load(&disk)?]),
         Provoke::Kill => {
             server.process.signal(Signal::KILL)?;
@@ -297,6 +295,19 @@ pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>>
             Ok(clients)
         }
     }
+}
+
+fn everywhere(disk: &str) -> Result<Vec<Process>> {
+    (0..8)
+        .map(|client| {
+            let cpu = (client % 2).to_string();
+            let mut line = vec!["-c".to_owned(), cpu, "dd".to_owned()];
+            line.extend(dd_read(disk, TRIGGER_BLOCK + 16 * client, 8));
+            // So that every tag has a turn.
+            line.push("conv=noerror".to_owned());
+            Process::start("taskset", &line)
+        })
+        .collect()
 }
 
 fn dd_read(disk: &str, block: u64, count: u64) -> Vec<String> {
