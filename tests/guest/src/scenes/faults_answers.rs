@@ -4,7 +4,6 @@ use crate::support::Scene;
 use crate::support::faulty::{Case, Expected, Provoke, cases};
 use oxublk_diag::finding::Cause;
 
-const FOREIGN: Expected = Expected::Cause(Cause::ForeignThread);
 const WRONG_RESULT: Expected = Expected::Cause(Cause::WrongResult);
 const WRONG_DESCRIPTORS: Expected = Expected::Cause(Cause::WrongDescriptors);
 /// Linux 6.12 complains of an answer with more bytes than were asked for.
@@ -17,7 +16,6 @@ pub(crate) const SCENE: Scene = Scene {
         the_answer_is_not_submitted => Case::read("commit-not-submitted", Cause::AnswerNotSubmitted),
         another_thread_answers => Case::read("foreign-thread", Cause::ForeignThread),
         another_thread_answers_on_a_ring_of_one => Case::read("foreign-thread-single-issuer", Cause::ForeignThread),
-        two_threads_fetch_and_one_answers => Case::new("split-fetch", Provoke::Everywhere, FOREIGN).forgives(&["ublk_ch_uring_cmd"]),
         the_answer_names_another_tag => Case::read("wrong-tag", Cause::AnswerMisdirected),
         the_answer_names_another_queue => Case::read("wrong-queue", Cause::AnswerMisdirected),
         the_answer_is_a_fetch => Case::read("fetch-instead-of-commit", Cause::AnswerMisdirected),

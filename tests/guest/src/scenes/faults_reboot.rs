@@ -33,6 +33,17 @@ pub(crate) const OWN_DEVICE: Scene = Scene {
     ],
 };
 
+/// Two threads fetch the tags of a queue. On 6.12 the driver does not take the first one's tags back when the server dies (it
+/// complains of them instead), and the device may never be deleted; on 7.3 it can be.
+pub(crate) const SPLIT_FETCH: Scene = Scene {
+    name: "faults-split-fetch",
+    needs: "timeout=200",
+    tests: &[Test::new("two_threads_fetch_and_one_answers", || {
+        stays("split-fetch", "", Provoke::Everywhere, Cause::ForeignThread)
+    })
+    .hopeless()],
+};
+
 fn stays(fault: &str, options: &str, how: Provoke, cause: Cause) -> Result<()> {
     let mut server = Faulty::start(fault, options)?;
     let clients = provoke(&mut server, how)?;

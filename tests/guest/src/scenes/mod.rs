@@ -48,4 +48,5 @@ pub(crate) const SCENES: &[Scene] = &[
     faults_control::SCENE,
     faults_reboot::INSIDE,
     faults_reboot::OWN_DEVICE,
+    faults_reboot::SPLIT_FETCH,
 ];
