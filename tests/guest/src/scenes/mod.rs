@@ -17,8 +17,10 @@ mod life;
 mod misuse;
 mod no_module;
 mod origin;
+mod origin_hang;
 mod queues;
 mod recorder;
+mod rescue;
 mod shapes;
 mod trouble;
 
@@ -46,6 +48,8 @@ pub(crate) const SCENES: &[Scene] = &[
     faults_answers::SCENE,
     faults_life::SCENE,
     faults_control::SCENE,
+    rescue::SCENE,
+    origin_hang::SCENE,
     faults_reboot::INSIDE,
     faults_reboot::OWN_DEVICE,
     faults_reboot::SPLIT_FETCH,
