@@ -453,3 +453,6 @@ pub(super) fn held_by(
             (request.state == RequestState::InFlight).then_some((queue, view, request))
         })
 }
+
+#[cfg(test)]
+mod tests;
