@@ -48,3 +48,39 @@ impl RescueArgs {
         self.tag.map(Tag)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use clap::error::ErrorKind;
+    use oxublk::{DeviceId, QueueId, Tag};
+
+    use crate::args::{Cli, Command};
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn a_tag_is_one_of_a_queue() {
+        let cli = parse("oxublk rescue /dev/ublkb3 --queue 1 --tag 7 --yes").unwrap();
+        let Command::Rescue(rescue) = cli.command else {
+            panic!("not rescue")
+        };
+        assert_eq!(rescue.device, DeviceId(3));
+        assert_eq!(
+            (rescue.queue(), rescue.tag()),
+            (Some(QueueId(1)), Some(Tag(7)))
+        );
+        assert!(rescue.yes && !rescue.dry_run);
+        let missing = parse("oxublk rescue 3 --tag 7").unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn a_dry_run_needs_no_consent() {
+        let both = parse("oxublk rescue 3 --dry-run --yes").unwrap_err();
+        assert_eq!(both.kind(), ErrorKind::ArgumentConflict);
+        assert!(parse("oxublk rescue").is_err());
+    }
+}

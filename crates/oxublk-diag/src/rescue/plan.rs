@@ -315,6 +315,22 @@ fn reachable<'a>(now: &'a Snapshot, thread: &Armer) -> Result<&'a Task, No> {
             end,
         );
     }
+    stops(task, thread, end)?;
+    let maps = format!("/proc/{pid}/maps");
+    if now.gaps.iter().any(|gap| gap.what.starts_with(&maps)) {
+        return no(
+            format!(
+                "a thread of process {pid} holds the lock of its memory, so that no other can be made to run in it"
+            ),
+            "find what that thread waits for, and end that",
+        );
+    }
+    Ok(task)
+}
+
+/// Whether the thread can be made to stop where it is.
+fn stops(task: &Task, thread: &Armer, end: String) -> Result<(), No> {
+    let Armer { tid, pid, comm, .. } = thread;
     match task.state {
         TaskState::Stopped => {
             return no(
@@ -354,16 +370,7 @@ fn reachable<'a>(now: &'a Snapshot, thread: &Armer) -> Result<&'a Task, No> {
             "let it detach",
         );
     }
-    let maps = format!("/proc/{pid}/maps");
-    if now.gaps.iter().any(|gap| gap.what.starts_with(&maps)) {
-        return no(
-            format!(
-                "a thread of process {pid} holds the lock of its memory, so that no other can be made to run in it"
-            ),
-            "find what that thread waits for, and end that",
-        );
-    }
-    Ok(task)
+    Ok(())
 }
 
 fn descriptor(device: &Device, pid: Pid) -> Result<i32, No> {
