@@ -28,6 +28,10 @@ pub(crate) const SCENE: Scene = Scene {
             two_requests_that_were_forgotten,
         ),
         Test::new(
+            "two_queues_with_a_thread_each",
+            two_queues_with_a_thread_each,
+        ),
+        Test::new(
             "a_disk_of_ours_that_never_answers",
             a_disk_of_ours_that_never_answers,
         ),
@@ -117,6 +121,30 @@ fn two_requests_that_were_forgotten() -> Result<()> {
     let ended = ended(&finished)?;
     ensure!(ended.len() == 2, "{ended:?}");
     ensure!(ended[0]["tag"] != ended[1]["tag"], "{ended:?}");
+    for reader in readers {
+        input_output_error(reader)?;
+    }
+    server.clear(Vec::new())
+}
+
+fn two_queues_with_a_thread_each() -> Result<()> {
+    let mut server = Faulty::start("locked", "--queues 2")?;
+    server.ready()?;
+    let line = |cpu| {
+        format!(
+            "exec taskset -c {cpu} dd if=/dev/ublkb{} of=/dev/null bs=4096 count=1 skip={TRIGGER_BLOCK} iflag=direct",
+            server.id
+        )
+    };
+    let readers = [
+        Process::start("sh", &["-c", &line(0)])?,
+        Process::start("sh", &["-c", &line(1)])?,
+    ];
+    late(server.id, 2)?;
+    let finished = rescue(server.id, &["--yes", "--json"])?.success()?;
+    let ended = ended(&finished)?;
+    ensure!(ended.len() == 2, "{ended:?}");
+    ensure!(ended[0]["tid"] != ended[1]["tid"], "{ended:?}");
     for reader in readers {
         input_output_error(reader)?;
     }
