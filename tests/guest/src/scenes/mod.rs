@@ -2,7 +2,6 @@
 
 mod death;
 mod discard;
-mod doctor;
 mod faults_answers;
 mod faults_arming;
 mod faults_control;
@@ -40,7 +39,6 @@ pub(crate) const SCENES: &[Scene] = &[
     death::SCENE,
     trouble::SCENE,
     recorder::SCENE,
-    doctor::SCENE,
     healthy::SCENE,
     faults_arming::SCENE,
     faults_delivery::SCENE,
