@@ -80,6 +80,7 @@ fn snapshot() -> Snapshot {
         tags: vec![view(3, 12_000)],
         requeued: 0,
         misanswered: Vec::new(),
+        well_answered: 0,
         canceling: None,
         aborting: None,
     };
