@@ -119,17 +119,7 @@ impl Running {
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let tid = line(&mut output, "tid=").trim().parse().unwrap();
-        let end = Instant::now() + LIMIT;
-        let stat = format!("/proc/{tid}/stat");
-        loop {
-            let text = std::fs::read_to_string(&stat).unwrap();
-            let (_, rest) = text.rsplit_once(") ").unwrap();
-            if rest.starts_with(state) {
-                break;
-            }
-            assert!(Instant::now() < end, "{text}");
-            std::thread::yield_now();
-        }
+        comes_into(tid, state);
         Self {
             child,
             output,
@@ -149,6 +139,21 @@ impl Running {
         let millis: u64 = millis.parse().unwrap();
         assert!(Duration::from_millis(millis) < longest, "{millis}");
         assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// Waits until a thread is in a state.
+fn comes_into(tid: u32, state: char) {
+    let end = Instant::now() + LIMIT;
+    let stat = format!("/proc/{tid}/stat");
+    loop {
+        let text = std::fs::read_to_string(&stat).unwrap();
+        let (_, rest) = text.rsplit_once(") ").unwrap();
+        if rest.starts_with(state) {
+            return;
+        }
+        assert!(Instant::now() < end, "{state} expected: {text}");
+        std::thread::yield_now();
     }
 }
 
@@ -288,8 +293,8 @@ fn a_process_that_is_stopped_or_gone_is_left_as_it_is() {
     send(&running, Signal::STOP);
     assert_eq!(getpid(&mut remote), Err(Trouble::Stopped));
     drop(remote);
-    let stat = format!("/proc/{}/stat", running.tid);
-    assert!(std::fs::read_to_string(&stat).unwrap().contains(") T "));
+    // The kernel stops it again when it runs the next time, which may be after we were let go on.
+    comes_into(running.tid.0, 'T');
     assert!(matches!(
         Remote::stop(running.tid, LIMIT),
         Err(Trouble::Stopped)
