@@ -1,17 +1,17 @@
 //! Answers that were not sent, were refused, or are wrong.
 
-use crate::facts::{IoCommand, Misanswer, Place, Ring};
+use crate::facts::{IoCommand, Misanswer, Ring};
 use crate::finding::{Cause, Certainty, Health};
 
 use super::case::DeviceCase;
 use super::doing::{Doing, thread};
 use super::draft::Draft;
-use super::history::{commands, completion_of, errno, refusal};
+use super::history::{commands, errno};
 use super::late::Late;
 
 /// What happened to the answer; none when none was written.
 pub(super) fn cause(late: &Late<'_>) -> Option<Draft> {
-    if !matches!(late.place, Some(Place::WithServer | Place::NeedsBuffer)) {
+    if !late.is_with_server() {
         return None;
     }
     not_submitted(late)
@@ -120,8 +120,10 @@ fn misdirected(late: &Late<'_>) -> Option<Draft> {
         .filter(|(_, _, command)| (command.queue, command.tag) != mine)
         .filter(|(_, _, command)| !has_request(late.device, command))
         .find_map(|(ring, submission, command)| {
-            let result = completion_of(ring, submission)?.result;
-            refusal(result).then_some((command, result))
+            let completion = ring.completion_of(submission)?;
+            completion
+                .is_refusal()
+                .then_some((command, completion.result))
         });
     let (command, result) = wrong?;
     let says = format!(
@@ -221,12 +223,8 @@ fn misanswered(device: &DeviceCase<'_>) -> Option<Draft> {
     };
     let before = device.before?;
     let (queue, wrong) = device.now.queues.iter().find_map(|queue| {
-        let here = (device.now.id, queue.id);
         let old = before.queues.iter().find(|old| old.id == queue.id)?;
-        let quiet = !device
-            .rings()
-            .filter(|ring| ring.serves.contains(&here))
-            .any(moved);
+        let quiet = !device.rings_of(queue.id).any(moved);
         (quiet && !queue.misanswered.is_empty() && queue.misanswered == old.misanswered)
             .then_some((queue, &queue.misanswered))
     })?;
@@ -353,8 +351,7 @@ fn fetched_by_several(device: &DeviceCase<'_>) -> Option<Draft> {
     let (queue, others) = device.now.queues.iter().find_map(|queue| {
         let armer = queue.armers.first()?;
         let mut tids: Vec<_> = device
-            .rings()
-            .filter(|ring| ring.serves.contains(&(device.now.id, queue.id)))
+            .rings_of(queue.id)
             // There the kernel's thread submits, whoever made the ring.
             .filter(|ring| !ring.has(Ring::SETUP_SQPOLL))
             .flat_map(|ring| ring.submitters.iter().copied())

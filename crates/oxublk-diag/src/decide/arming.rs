@@ -8,9 +8,9 @@ use crate::words::age;
 
 use super::answers::words;
 use super::case::{DeviceCase, milliseconds};
-use super::doing::{Doing, sleeps_in};
+use super::doing::does;
 use super::draft::Draft;
-use super::history::{commands, completion_of, errno, refusal};
+use super::history::{commands, errno};
 
 /// What keeps a device from getting ready.
 pub(super) fn findings(device: &DeviceCase<'_>) -> Vec<Draft> {
@@ -23,7 +23,7 @@ pub(super) fn findings(device: &DeviceCase<'_>) -> Vec<Draft> {
     // Between the looks a server that works gets on.
     let gets_on = device
         .before
-        .is_some_and(|before| armed(before) != armed(device.now));
+        .is_some_and(|before| before.armed_tags() != device.now.armed_tags());
     if !being_made || gets_on {
         return Vec::new();
     }
@@ -35,14 +35,6 @@ pub(super) fn findings(device: &DeviceCase<'_>) -> Vec<Draft> {
         .into_iter()
         .map(|draft| draft.device(device.now.id))
         .collect()
-}
-
-fn armed(device: &crate::facts::Device) -> u32 {
-    device
-        .queues
-        .iter()
-        .map(|queue| u32::from(queue.armed.unwrap_or_default()))
-        .sum()
 }
 
 /// For how long START_DEV has waited.
@@ -96,8 +88,10 @@ fn refused(device: &DeviceCase<'_>) -> Option<Draft> {
     let refusals: Vec<(&Ring, &Submission, IoCommand, i32)> = commands(device)
         .filter(|(_, submission, _)| submission.taken)
         .filter_map(|(ring, submission, command)| {
-            let result = completion_of(ring, submission)?.result;
-            refusal(result).then_some((ring, submission, command, result))
+            let completion = ring.completion_of(submission)?;
+            completion
+                .is_refusal()
+                .then_some((ring, submission, command, completion.result))
         })
         .collect();
     let (ring, submission, command, result) = *refusals.last()?;
@@ -280,7 +274,7 @@ fn not_fetched(device: &DeviceCase<'_>) -> Option<Draft> {
         return None;
     }
     let known = device.now.queues.iter().any(|queue| queue.armed.is_some());
-    if known && armed(device.now) == 0 {
+    if known && device.now.armed_tags() == 0 {
         let says = "START_DEV was sent before any tag was armed, and waits for that: nothing was ever fetched".to_owned();
         return Some(
             draft(device, Cause::FetchAfterStart, Certainty::Likely, says)
@@ -321,10 +315,7 @@ fn server_lines(device: &DeviceCase<'_>) -> Vec<String> {
         .filter(|task| !task.kernel)
         .take(MAX)
         .map(|task| {
-            let doing = match device.case.doing(task.tid) {
-                Doing::Spins => "runs".to_owned(),
-                _ => sleeps_in(task),
-            };
+            let doing = does(&device.case.doing(task.tid), task);
             format!("thread {} ({}) of the server {doing}", task.tid, task.comm)
         })
         .collect()

@@ -1,15 +1,18 @@
 //! Both looks side by side.
 
-use oxublk::{DeviceId, DeviceState, QueueId};
+use std::cell::OnceCell;
+
+use oxublk::{DeviceId, DeviceState, QueueId, Tag};
 
 use crate::facts::{
-    Command, ControlWait, Device, Pid, Queue, Request, RequestState, Ring, Snapshot, TagView, Task,
-    Tid, Waiter,
+    Command, ControlWait, Device, Pid, Place, Queue, Request, RequestState, Ring, Snapshot,
+    TagView, Task, Tid, Waiter,
 };
 use crate::words::age;
 
 use super::Limits;
 use super::late::Late;
+use super::serving;
 
 /// `UBLK_F_USER_COPY`.
 const USER_COPY: u64 = 1 << 7;
@@ -28,6 +31,8 @@ pub(super) struct DeviceCase<'a> {
     pub(super) case: &'a Case<'a>,
     pub(super) now: &'a Device,
     pub(super) before: Option<&'a Device>,
+    /// See [`held`](Self::held).
+    held: OnceCell<Vec<(QueueId, Tag)>>,
 }
 
 impl<'a> Case<'a> {
@@ -45,6 +50,7 @@ impl<'a> Case<'a> {
             case: self,
             now,
             before: self.before.device(now.id),
+            held: OnceCell::new(),
         })
     }
 
@@ -85,6 +91,17 @@ impl<'a> DeviceCase<'a> {
             .collect()
     }
 
+    /// The tags whose late requests the server has reaped and not answered. Asked for each late request of a device, and found once.
+    pub(super) fn held(&'a self) -> &'a [(QueueId, Tag)] {
+        self.held.get_or_init(|| {
+            let late = self.late();
+            let held = late
+                .iter()
+                .filter(|late| late.place == Some(Place::WithServer) && !serving::is_posted(late));
+            held.map(|late| (late.queue.id, late.tag.tag)).collect()
+        })
+    }
+
     /// A request that was there in both looks.
     fn persistent(&'a self, queue: &'a Queue, tag: &'a TagView) -> Option<Late<'a>> {
         let request = tag.request.as_ref().filter(|request| under_way(request))?;
@@ -115,6 +132,12 @@ impl<'a> DeviceCase<'a> {
                     .pid
                     .is_some_and(|pid| now.servers.iter().any(|server| server.pid == pid))
         })
+    }
+
+    /// The rings that a queue's armed tags wait in.
+    pub(super) fn rings_of(&self, queue: QueueId) -> impl Iterator<Item = &'a Ring> + use<'a> {
+        let here = (self.now.id, queue);
+        self.rings().filter(move |ring| ring.serves.contains(&here))
     }
 
     /// The same ring in the first look.

@@ -222,7 +222,7 @@ pub(super) fn not_now(device: &DeviceCase<'_>) -> Vec<String> {
         .host
         .series()
         .is_some_and(|series| series < (7, 0))
-        && device.now.servers.iter().any(|_| true)
+        && !device.now.servers.is_empty()
     {
         lines.push("do not send STOP_DEV or DEL_DEV from a process that must live on: they wait for this request, and cannot be interrupted".to_owned());
     }

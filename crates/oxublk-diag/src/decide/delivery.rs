@@ -3,7 +3,7 @@
 use crate::facts::{Place, Ring, TaskState};
 use crate::finding::{Cause, Certainty};
 
-use super::doing::{Doing, sleeps_in, thread};
+use super::doing::{Doing, does, sleeps_in, thread};
 use super::draft::Draft;
 use super::late::Late;
 
@@ -15,7 +15,7 @@ pub(super) fn cause(late: &Late<'_>) -> Option<Draft> {
     if late.doing() == Doing::Stopped {
         return Some(stopped(late));
     }
-    if late.place == Some(Place::WithServer) || late.place == Some(Place::NeedsBuffer) {
+    if late.is_with_server() {
         return None;
     }
     if let Some(draft) = bad_buffer(late) {
@@ -117,16 +117,10 @@ fn deferred(late: &Late<'_>) -> Option<Draft> {
         return None;
     }
     let who = late.armer().map_or_else(|| "its thread".to_owned(), thread);
-    let doing = late
-        .task()
-        .map(|task| {
-            if late.doing() == Doing::Spins {
-                "runs".to_owned()
-            } else {
-                sleeps_in(task)
-            }
-        })
-        .unwrap_or_else(|| "is elsewhere".to_owned());
+    let doing = late.task().map_or_else(
+        || "is elsewhere".to_owned(),
+        |task| does(&late.doing(), task),
+    );
     let says = format!(
         "was handed to {who}, whose ring defers task work until its owner enters the kernel for completions; it {doing} instead"
     );

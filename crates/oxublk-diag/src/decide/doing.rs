@@ -94,6 +94,14 @@ pub(super) fn thread(armer: &Armer) -> String {
     format!("thread {} ({})", armer.tid, armer.comm)
 }
 
+/// `runs`, or in what it sleeps.
+pub(super) fn does(doing: &Doing, task: &Task) -> String {
+    match doing {
+        Doing::Spins => "runs".to_owned(),
+        _ => sleeps_in(task),
+    }
+}
+
 /// `sleeps in futex (futex_do_wait)`.
 pub(super) fn sleeps_in(task: &Task) -> String {
     let call = task.syscall.as_ref().map(|call| {

@@ -9,9 +9,6 @@ use crate::facts::{Completion, IoCommand, Ring, Submission};
 
 use super::case::DeviceCase;
 
-/// `-ENODEV`: the driver gives a command back at the end. No refusal.
-const GIVEN_BACK: i32 = -19;
-
 /// The commands of a tag that the rings of a device's servers still hold.
 pub(super) struct History<'a> {
     /// By ring, the oldest first.
@@ -49,14 +46,16 @@ impl<'a> History<'a> {
     /// The newest command, when the driver refused it: the completion says with which errno.
     pub(super) fn refused(&self) -> Option<(&'a Ring, &'a Submission, i32)> {
         let (ring, submission) = self.last()?;
-        let completion = completion_of(ring, submission)?;
-        refusal(completion.result).then_some((ring, submission, completion.result))
+        let completion = ring.completion_of(submission)?;
+        completion
+            .is_refusal()
+            .then_some((ring, submission, completion.result))
     }
 
     /// The completion that carries the request that the server has now.
     pub(super) fn delivery(&self) -> Option<(&'a Ring, &'a Completion)> {
         let (ring, submission) = self.last()?;
-        Some((ring, completion_of(ring, submission)?))
+        Some((ring, ring.completion_of(submission)?))
     }
 
     /// The answers that were taken, the oldest first.
@@ -86,19 +85,6 @@ pub(super) fn commands<'a>(
             (submission.device == Some(id)).then_some((ring, submission, command))
         })
     })
-}
-
-/// The newest completion of a submission.
-pub(super) fn completion_of<'a>(ring: &'a Ring, submission: &Submission) -> Option<&'a Completion> {
-    ring.completions
-        .iter()
-        .rev()
-        .find(|completion| completion.user_data == submission.user_data)
-}
-
-/// Whether a result says that a command was refused.
-pub(super) const fn refusal(result: i32) -> bool {
-    result < 0 && result != GIVEN_BACK
 }
 
 /// `-22 (EINVAL)`.

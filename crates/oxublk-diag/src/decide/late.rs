@@ -111,6 +111,11 @@ impl<'a> Late<'a> {
                 .any(|waiter| waiter.what.contains("scan for partitions"))
     }
 
+    /// Whether the server has it, or was asked for a buffer for it.
+    pub(super) const fn is_with_server(&self) -> bool {
+        matches!(self.place, Some(Place::WithServer | Place::NeedsBuffer))
+    }
+
     /// The thread that armed the tag.
     pub(super) fn armer(&self) -> Option<&'a Armer> {
         self.tag.armer.as_ref()
@@ -132,8 +137,7 @@ impl<'a> Late<'a> {
 
     /// The ring that this queue's armed tags wait in.
     pub(super) fn ring(&self) -> Option<&'a Ring> {
-        let here = (self.device.now.id, self.queue.id);
-        let serving = self.device.rings().find(|ring| ring.serves.contains(&here));
+        let serving = self.device.rings_of(self.queue.id).next();
         serving.or_else(|| self.history().last().map(|(ring, _)| ring))
     }
 

@@ -79,11 +79,7 @@ fn quiesced(device: &DeviceCase<'_>) -> Draft {
 }
 
 fn progress(device: &Device) -> String {
-    let armed: u32 = device
-        .queues
-        .iter()
-        .map(|queue| u32::from(queue.armed.unwrap_or_default()))
-        .sum();
+    let armed = device.armed_tags();
     let all = u32::from(device.queue_count.unwrap_or_default())
         * u32::from(device.depth.unwrap_or_default());
     format!("{armed} of {all} tags are armed")

@@ -4,7 +4,7 @@ use crate::facts::{Place, RequestState, TagView};
 use crate::finding::{Finding, Health, Located, Station};
 
 use super::case::{Case, DeviceCase};
-use super::history::{History, completion_of, refusal};
+use super::history::History;
 
 /// Where each request in flight is.
 pub(super) fn requests(case: &Case<'_>, findings: &[Finding]) -> Vec<Located> {
@@ -78,8 +78,8 @@ fn with_server(device: &DeviceCase<'_>, queue: oxublk::QueueId, tag: &TagView) -
     let Some((ring, submission)) = history.last() else {
         return Station::Posted;
     };
-    match completion_of(ring, submission) {
-        Some(completion) if refusal(completion.result) => Station::Answered,
+    match ring.completion_of(submission) {
+        Some(completion) if completion.is_refusal() => Station::Answered,
         Some(completion) if completion.reaped => Station::Reaped,
         _ => Station::Posted,
     }

@@ -10,7 +10,7 @@ use super::late::Late;
 
 /// Why the server does not answer; none when it does not have the request.
 pub(super) fn cause(late: &Late<'_>) -> Option<Draft> {
-    if !matches!(late.place, Some(Place::WithServer | Place::NeedsBuffer)) {
+    if !late.is_with_server() {
         return None;
     }
     Some(
@@ -143,19 +143,21 @@ fn handler(late: &Late<'_>) -> Draft {
     }
 }
 
-/// Whether the queue has an older request that was reaped and not answered.
+/// Whether the queue has another request that was reaped and not answered.
 fn another_is_held(late: &Late<'_>) -> bool {
-    late.device.late().iter().any(|other| {
-        other.queue.id == late.queue.id
-            && other.tag.tag != late.tag.tag
-            && other.place == Some(Place::WithServer)
-            && !is_posted(other)
-    })
+    let held = late.device.held();
+    held.iter()
+        .any(|(queue, tag)| *queue == late.queue.id && *tag != late.tag.tag)
 }
 
 fn by_doing(late: &Late<'_>, doing: &Doing, who: &str, reaped: &str, only_posted: bool) -> Draft {
     let task = late.task();
     let sleeps = task.map(sleeps_in).unwrap_or_default();
+    let does = if *doing == Doing::Spins {
+        "runs"
+    } else {
+        &sleeps
+    };
     match doing {
         Doing::Gone => late
             .stuck(
@@ -169,14 +171,7 @@ fn by_doing(late: &Late<'_>, doing: &Doing, who: &str, reaped: &str, only_posted
         _ if only_posted && *doing != Doing::Uninterruptible => late.stuck(
             Cause::NotReaped,
             Certainty::Likely,
-            &format!(
-                "{reaped}: its {who} {}",
-                if *doing == Doing::Spins {
-                    "runs"
-                } else {
-                    &sleeps
-                }
-            ),
+            &format!("{reaped}: its {who} {does}"),
         ),
         Doing::Spins => late
             .slow(
@@ -193,8 +188,10 @@ fn by_doing(late: &Late<'_>, doing: &Doing, who: &str, reaped: &str, only_posted
         Doing::Timer => late.slow(
             Cause::SlowMedium,
             Certainty::Likely,
-            &format!("{reaped} yet; its {who} {sleeps}, on a timer: it will go on by itself")
-                .replace("never answered yet", "not answered yet"),
+            &format!(
+                "{}; its {who} {sleeps}, on a timer: it will go on by itself",
+                not_yet(reaped)
+            ),
         ),
         Doing::Uninterruptible => late.slow(
             Cause::SlowMedium,
@@ -212,6 +209,11 @@ fn by_doing(late: &Late<'_>, doing: &Doing, who: &str, reaped: &str, only_posted
     }
 }
 
+/// What may still come is no `never`.
+fn not_yet(reaped: &str) -> String {
+    format!("{} yet", reaped.replace("never", "not"))
+}
+
 fn ticks(task: Option<&Task>) -> String {
     let used = task.and_then(|task| task.cpu_ticks).unwrap_or_default();
     format!(
@@ -224,8 +226,8 @@ fn back_in_wait(late: &Late<'_>, who: &str, reaped: &str) -> Draft {
     let operations = late.ring().and_then(|ring| other_operations(late, ring));
     if let Some(count @ 1..) = operations {
         let says = format!(
-            "{} yet; the server's ring has {count} other operations under way, and its {who} waits for them",
-            reaped.replace("never", "not")
+            "{}; the server's ring has {count} other operations under way, and its {who} waits for them",
+            not_yet(reaped)
         );
         return late.slow(Cause::SlowMedium, Certainty::Likely, &says);
     }

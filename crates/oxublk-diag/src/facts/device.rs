@@ -39,6 +39,15 @@ pub struct Device {
     pub recorder: Option<Recorder>,
 }
 
+impl Device {
+    /// How many tags of all queues are armed, as far as that is known.
+    #[must_use]
+    pub fn armed_tags(&self) -> u32 {
+        let armed = |queue: &Queue| u32::from(queue.armed.unwrap_or_default());
+        self.queues.iter().map(armed).sum()
+    }
+}
+
 /// What is at `/dev/ublkbN`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

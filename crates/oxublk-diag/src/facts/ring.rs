@@ -80,6 +80,15 @@ impl Ring {
         self.sq_tail.wrapping_sub(self.sq_head)
     }
 
+    /// The newest completion of a submission, as far as the ring's memory has it.
+    #[must_use]
+    pub fn completion_of(&self, submission: &Submission) -> Option<&Completion> {
+        self.completions
+            .iter()
+            .rev()
+            .find(|completion| completion.user_data == submission.user_data)
+    }
+
     /// Completions that the kernel has posted and the server has not reaped.
     #[must_use]
     pub const fn unreaped(&self) -> u32 {
@@ -175,4 +184,13 @@ pub struct Completion {
     pub result: i32,
     /// `IORING_CQE_F_*`.
     pub flags: u32,
+}
+
+impl Completion {
+    /// Whether it says that a command was refused. `-ENODEV` is none: so the driver gives commands back at the end.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        const ENODEV: i32 = -19;
+        self.result < 0 && self.result != ENODEV
+    }
 }

@@ -68,6 +68,18 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Nothing was done yet.
+    const fn of(device: DeviceId) -> Self {
+        Self {
+            device,
+            ended: Vec::new(),
+            failed: Vec::new(),
+            left: Vec::new(),
+            rings: Vec::new(),
+            next: Vec::new(),
+        }
+    }
+
     /// Whether nothing that was to be ended is still there.
     #[must_use]
     pub fn complete(&self) -> bool {
@@ -152,14 +164,7 @@ impl Rescue {
     /// Does nothing: no request can be ended on this kind of machine.
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub fn run(&mut self, plan: &Plan) -> Outcome {
-        Outcome {
-            device: plan.device,
-            ended: Vec::new(),
-            failed: Vec::new(),
-            left: Vec::new(),
-            rings: Vec::new(),
-            next: Vec::new(),
-        }
+        Outcome::of(plan.device)
     }
 }
 

@@ -54,14 +54,7 @@ pub(super) fn run(observer: &mut Observer, choice: &Choice, plan: &Plan) -> Outc
         choice,
         planned: &plan.requests,
         threads: threads.into_values().collect(),
-        outcome: Outcome {
-            device: plan.device,
-            ended: Vec::new(),
-            failed: Vec::new(),
-            left: Vec::new(),
-            rings: Vec::new(),
-            next: Vec::new(),
-        },
+        outcome: Outcome::of(plan.device),
     };
     let last = rounds.go();
     rounds.finish(&last)

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use oxublk::{DeviceId, QueueId, Tag};
 
-use crate::facts::{IoCommand, Misanswer, Ring, Snapshot, Submission};
+use crate::facts::{Completion, IoCommand, Misanswer, Ring, Snapshot};
 
 use super::Kernel;
 use super::memory::View;
@@ -20,10 +20,14 @@ impl Kernel {
         ring: &Ring,
         queues: &HashMap<(DeviceId, QueueId), View>,
     ) {
+        let was_refused = |submission| {
+            ring.completion_of(submission)
+                .is_some_and(Completion::is_refusal)
+        };
         let mut last: HashMap<(QueueId, Tag), i32> = HashMap::new();
         for submission in &ring.submissions {
             let commit = submission.command.filter(IoCommand::is_commit);
-            if let Some(command) = commit.filter(|_| !was_refused(ring, submission)) {
+            if let Some(command) = commit.filter(|_| !was_refused(submission)) {
                 last.insert((command.queue, command.tag), command.result);
             }
         }
@@ -69,15 +73,4 @@ impl Kernel {
             result,
         })
     }
-}
-
-/// Whether a command came back with an error, and not since the device stops.
-fn was_refused(ring: &Ring, submission: &Submission) -> bool {
-    const ENODEV: i32 = -19;
-    let newest = ring
-        .completions
-        .iter()
-        .rev()
-        .find(|completion| completion.user_data == submission.user_data);
-    newest.is_some_and(|completion| completion.result < 0 && completion.result != ENODEV)
 }
