@@ -20,7 +20,10 @@ impl Host {
             self.controls.push((Control::Start, now));
             self.idle_threads();
         }
-        let always = self.plan.fault.is_some_and(|fault| fault.when() == When::Always);
+        let always = self
+            .plan
+            .fault
+            .is_some_and(|fault| fault.when() == When::Always);
         self.struck |= always;
     }
 
@@ -63,7 +66,10 @@ impl Host {
     }
 
     fn submit_fetches(&mut self, queue: usize, tid: u32, fault: Option<Fault>) {
-        if matches!(fault, Some(Fault::FetchesNotSubmitted | Fault::PollerAsleep)) {
+        if matches!(
+            fault,
+            Some(Fault::FetchesNotSubmitted | Fault::PollerAsleep)
+        ) {
             return;
         }
         let kernel = self.plan.kernel;

@@ -202,10 +202,7 @@ impl Queue {
     }
 
     fn armed(&self) -> usize {
-        self.tags
-            .iter()
-            .filter(|slot| slot.armer.is_some())
-            .count()
+        self.tags.iter().filter(|slot| slot.armer.is_some()).count()
     }
 
     pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -226,7 +223,11 @@ impl Queue {
             state.assign_tags();
             let mut ready = state.deliverable();
             let most = ready.len();
-            let portion = if work.all { most } else { state.scheduler.portion(most) };
+            let portion = if work.all {
+                most
+            } else {
+                state.scheduler.portion(most)
+            };
             while ready.len() > portion {
                 let at = state.scheduler.pick(ready.len());
                 ready.swap_remove(at);
@@ -318,12 +319,7 @@ impl Queue {
 
 /// The request of a read whose data cannot be copied from where its answer says: it is delivered again. Since 7.3 it
 /// fails, as the model has it fail when its answer is 0.
-fn unreadable(
-    state: &State,
-    command: Command,
-    address: u64,
-    kernel: Kernel,
-) -> Option<RequestId> {
+fn unreadable(state: &State, command: Command, address: u64, kernel: Kernel) -> Option<RequestId> {
     let Command::Commit(tag, 1..) = command else {
         return None;
     };

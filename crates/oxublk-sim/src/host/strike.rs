@@ -180,7 +180,8 @@ impl Host {
                 queue.rest(tag, true);
             }
         }
-        self.controls.retain(|(control, _)| *control != Control::Start);
+        self.controls
+            .retain(|(control, _)| *control != Control::Start);
         debug_assert!(!self.threads.contains_key(&SERVER), "it is dead");
     }
 }

@@ -364,7 +364,11 @@ impl Host {
                 RequestView {
                     id: id.0,
                     op: entry.request.op,
-                    sector: if entry.request.op == op::FLUSH { u64::MAX } else { sector },
+                    sector: if entry.request.op == op::FLUSH {
+                        u64::MAX
+                    } else {
+                        sector
+                    },
                     bytes: left as u64,
                     age_ns: self.clock.now_ns() - entry.issued_ns,
                     resting: armed.resting,
