@@ -129,6 +129,18 @@ impl<'a> DeviceCase<'a> {
             })
     }
 
+    /// Whether the server has reaped completions of this ring between the looks: its thread comes to it.
+    pub(super) fn is_reaped(&self, ring: &Ring) -> bool {
+        self.ring_before(ring)
+            .is_some_and(|old| old.cq_head != ring.cq_head)
+    }
+
+    /// Whether completions were posted to this ring between the looks: the kernel delivers there.
+    pub(super) fn is_posted_to(&self, ring: &Ring) -> bool {
+        self.ring_before(ring)
+            .is_some_and(|old| old.cq_tail != ring.cq_tail)
+    }
+
     /// Submissions that stay unsubmitted.
     pub(super) fn stays_unsubmitted(&self, ring: &Ring) -> bool {
         ring.unsubmitted() > 0

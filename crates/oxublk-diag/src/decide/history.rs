@@ -59,13 +59,16 @@ impl<'a> History<'a> {
         Some((ring, completion_of(ring, submission)?))
     }
 
-    /// The answers that were taken, the oldest first.
-    pub(super) fn answers(&self) -> impl Iterator<Item = IoCommand> + use<'_, 'a> {
-        self.commands
-            .iter()
-            .filter(|(_, submission)| submission.taken)
-            .filter_map(|(_, submission)| submission.command)
-            .filter(IoCommand::is_commit)
+    /// The newest answer that the kernel has taken and not refused, of those that `wanted` picks.
+    pub(super) fn accepted(
+        &self,
+        wanted: impl Fn(&Ring, &Submission) -> bool,
+    ) -> Option<IoCommand> {
+        let taken = self.commands.iter().rev().filter(|(ring, submission)| {
+            submission.taken && wanted(ring, submission) && !was_refused(ring, submission)
+        });
+        let mut commands = taken.filter_map(|(_, submission)| submission.command);
+        commands.find(IoCommand::is_commit)
     }
 
     /// Whether the newest command asked for no completion.
@@ -88,12 +91,25 @@ pub(super) fn commands<'a>(
     })
 }
 
-/// The newest completion of a submission.
+/// The completion of a submission. Of several commands with one `user_data`, each newer one has a newer completion.
 pub(super) fn completion_of<'a>(ring: &'a Ring, submission: &Submission) -> Option<&'a Completion> {
-    ring.completions
+    let same = |user_data: u64| user_data == submission.user_data;
+    let newer = ring
+        .submissions
         .iter()
         .rev()
-        .find(|completion| completion.user_data == submission.user_data)
+        .take_while(|other| other.position != submission.position)
+        .filter(|other| other.taken && same(other.user_data))
+        .count();
+    let mut completions = ring.completions.iter().rev();
+    completions
+        .by_ref()
+        .filter(|completion| same(completion.user_data))
+        .nth(newer)
+}
+
+fn was_refused(ring: &Ring, submission: &Submission) -> bool {
+    completion_of(ring, submission).is_some_and(|completion| refusal(completion.result))
 }
 
 /// Whether a result says that a command was refused.
