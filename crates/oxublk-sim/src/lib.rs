@@ -51,6 +51,7 @@
 //! | `violation.rs` | [`Violation`]: the rules that a server can break |
 //! | `scheduler.rs`, `rng.rs` | the choices that the seed makes |
 //! | `clock.rs` | [`Clock`]: virtual time |
+//! | `host/` | [`host`]: a device with its server's threads and rings' memory, faults on demand, seen from outside |
 //!
 //! Modelled is the classic copy mode. Not modelled: several queues of one device, recovery by a
 //! new server, `NEED_GET_DATA`, user copy, zero copy, batched commands, zones, and buffers whose
@@ -64,6 +65,7 @@ mod command;
 mod driver;
 mod event;
 mod history;
+pub mod host;
 mod kernel;
 mod memory;
 mod requests;

@@ -25,6 +25,7 @@ impl State {
         self.entries.push(Entry {
             request,
             began: 0,
+            issued_ns: 0,
             done: 0,
             deliveries: 0,
             data: vec![0; length],
@@ -76,6 +77,7 @@ impl State {
         {
             let tag = free.swap_remove(self.scheduler.pick(free.len()));
             self.slots[tag.index()].request = Some(id);
+            self.entry(id).issued_ns = self.clock.now_ns();
         }
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Entry {
     pub(crate) request: ClientRequest,
     /// The history's moment of its arrival.
     pub(crate) began: u64,
+    /// When it got its tag, in virtual time.
+    pub(crate) issued_ns: u64,
     /// Bytes done by answers in part.
     pub(crate) done: usize,
     pub(crate) deliveries: u32,

@@ -47,7 +47,7 @@ impl State {
         }
     }
 
-    fn deliver(&mut self, tag: Tag, memory: &mut Memory) {
+    pub(crate) fn deliver(&mut self, tag: Tag, memory: &mut Memory) {
         let Some(id) = self.request_of(tag) else {
             return;
         };
@@ -69,7 +69,7 @@ impl State {
     }
 
     /// The armed tags that have a request.
-    fn deliverable(&self) -> Vec<Tag> {
+    pub(crate) fn deliverable(&self) -> Vec<Tag> {
         self.tags_that(|slot| slot.state == TagState::Armed && slot.request.is_some())
     }
 

@@ -1,6 +1,6 @@
 //! Answers that were not sent, were refused, or are wrong.
 
-use crate::facts::{IoCommand, Misanswer, Ring};
+use crate::facts::{IoCommand, Misanswer, Place, Ring};
 use crate::finding::{Cause, Certainty, Health};
 
 use super::case::DeviceCase;
@@ -23,15 +23,22 @@ pub(super) fn cause(late: &Late<'_>) -> Option<Draft> {
 fn not_submitted(late: &Late<'_>) -> Option<Draft> {
     let history = late.history();
     let (ring, _) = history.untaken_answer()?;
-    if !late.device.stays_unsubmitted(ring) {
+    // A thread that is gone or busy with another request submits nothing: that is told instead.
+    let elsewhere = late.doing() == Doing::Gone || late.is_behind_another();
+    if !late.device.stays_unsubmitted(ring) || elsewhere && !late.waits_for_ring() {
         return None;
     }
     if let Some(draft) = foreign_single_issuer(late, ring) {
         return Some(draft);
     }
     let says = "its answer is written, and nobody gives it to the kernel";
+    // A thread that was not seen may be stopped, or where nothing reaches it.
+    let certainty = match late.task() {
+        Some(_) => Certainty::Certain,
+        None => Certainty::Likely,
+    };
     Some(
-        late.stuck(Cause::AnswerNotSubmitted, Certainty::Certain, says)
+        late.stuck(Cause::AnswerNotSubmitted, certainty, says)
             .because(unsubmitted(ring)),
     )
 }
@@ -47,12 +54,18 @@ fn unsubmitted(ring: &Ring) -> String {
 fn foreign_single_issuer(late: &Late<'_>, ring: &Ring) -> Option<Draft> {
     let owner = ring.owner.filter(|_| ring.has(Ring::SETUP_SINGLE_ISSUER))?;
     let armer = late.armer()?;
-    let others = late
-        .device
-        .case
-        .now
-        .threads(armer.pid)
-        .any(|task| !task.kernel && task.tid != owner && task.tid.0 != task.pid.0);
+    // Threads that serve queues have rings of their own.
+    let armers = || {
+        late.device
+            .now
+            .queues
+            .iter()
+            .flat_map(|queue| &queue.armers)
+    };
+    let others = late.device.case.now.threads(armer.pid).any(|task| {
+        let serves = armers().any(|armer| armer.tid == task.tid);
+        !task.kernel && !serves && task.tid != owner && task.tid.0 != task.pid.0
+    });
     // The owner sleeps in a wait that it began before the answer was written, or elsewhere: it did not write it.
     let owner_waits = matches!(
         late.device.case.doing(owner),
@@ -112,13 +125,13 @@ fn foreign(late: &Late<'_>, ring: &Ring) -> Option<Draft> {
     Some(draft.because(format!("thread {other} submits to the ring too")))
 }
 
-/// An answer for a tag that had no request was refused while this one waits.
+/// An answer for another tag, which does not wait for one, was refused while this one waits.
 fn misdirected(late: &Late<'_>) -> Option<Draft> {
     let mine = (late.queue.id, late.tag.tag);
     let wrong = commands(late.device)
         .filter(|(_, submission, command)| submission.taken && command.is_commit())
         .filter(|(_, _, command)| (command.queue, command.tag) != mine)
-        .filter(|(_, _, command)| !has_request(late.device, command))
+        .filter(|(_, _, command)| !is_late(late.device, command))
         .find_map(|(ring, submission, command)| {
             let completion = ring.completion_of(submission)?;
             completion
@@ -127,7 +140,7 @@ fn misdirected(late: &Late<'_>) -> Option<Draft> {
         });
     let (command, result) = wrong?;
     let says = format!(
-        "was never answered, while an answer for queue {} tag {}, which has no request, was refused: most likely it was meant for this one",
+        "was never answered, while an answer for queue {} tag {}, which waits for none, was refused: most likely it was meant for this one",
         command.queue, command.tag
     );
     Some(
@@ -140,17 +153,11 @@ fn misdirected(late: &Late<'_>) -> Option<Draft> {
     )
 }
 
-fn has_request(device: &DeviceCase<'_>, command: &IoCommand) -> bool {
-    let queue = device
-        .now
-        .queues
-        .iter()
-        .find(|queue| queue.id == command.queue);
-    queue.is_some_and(|queue| {
-        queue
-            .tags
-            .iter()
-            .any(|tag| tag.tag == command.tag && tag.request.is_some())
+/// Whether the tag that a command names has a request that is late: then the command was meant for that one.
+fn is_late(device: &DeviceCase<'_>, command: &IoCommand) -> bool {
+    device.late().iter().any(|late| {
+        (late.queue.id, late.tag.tag) == (command.queue, command.tag)
+            && late.place == Some(Place::WithServer)
     })
 }
 
@@ -168,29 +175,17 @@ pub(super) fn words(command: &IoCommand) -> String {
     )
 }
 
-/// Answers whose results are too small: the driver sends the rest again, and again.
+/// An answer whose result is too small: the driver sends the rest again, and again.
 pub(super) fn wrong_result(late: &Late<'_>) -> Option<Draft> {
     let bytes = late.request.bytes.filter(|bytes| *bytes > 0)?;
-    let history = late.history();
-    let short: Vec<IoCommand> = history
-        .answers()
-        .filter(|answer| u64::try_from(answer.result).is_ok_and(|result| result < bytes))
-        .collect();
-    let last = short.last()?;
-    let ring = late.ring()?;
-    let moved = late
-        .device
-        .ring_before(ring)
-        .is_some_and(|old| old.cq_tail != ring.cq_tail);
-    if short.len() < 2 || !moved {
-        return None;
-    }
-    let sectors =
-        u64::try_from(last.result).is_ok_and(|result| result > 0 && result * 512 == bytes);
-    let what = if sectors {
-        format!("{}, which is its length in sectors", last.result)
+    let answer = late.answered_between()?;
+    let result = u64::try_from(answer.result)
+        .ok()
+        .filter(|result| *result < bytes)?;
+    let what = if result > 0 && result * 512 == bytes {
+        format!("{result}, which is its length in sectors")
     } else {
-        last.result.to_string()
+        result.to_string()
     };
     let says = format!(
         "is answered again and again with too few bytes ({what}): the driver delivers the rest anew each time"
@@ -198,8 +193,8 @@ pub(super) fn wrong_result(late: &Late<'_>) -> Option<Draft> {
     Some(
         late.stuck(Cause::WrongResult, Certainty::Certain, &says)
             .because(format!(
-                "the ring holds {} such answers for this tag",
-                short.len()
+                "between the looks the kernel took {}, and the request is there in both",
+                words(&answer)
             )),
     )
 }

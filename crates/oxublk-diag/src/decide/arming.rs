@@ -12,6 +12,9 @@ use super::doing::does;
 use super::draft::Draft;
 use super::history::{commands, errno};
 
+/// `-EOPNOTSUPP`.
+const NOT_SUPPORTED: i32 = -95;
+
 /// What keeps a device from getting ready.
 pub(super) fn findings(device: &DeviceCase<'_>) -> Vec<Draft> {
     let being_made = device.in_both(|device| {
@@ -97,7 +100,9 @@ fn refused(device: &DeviceCase<'_>) -> Option<Draft> {
     let (ring, submission, command, result) = *refusals.last()?;
     let evidence = format!("{} was refused with {}", words(&command), errno(result));
     let kind = command.op >> 8 & 0xff;
-    if kind != u32::from(b'u') {
+    // Opcodes without a type byte are the old encoding, which most kernels take: those that do not say EOPNOTSUPP.
+    let known = kind == u32::from(b'u') || (kind == 0 && result != NOT_SUPPORTED);
+    if !known {
         let says = format!(
             "the server's fetches are refused: the opcode {:#010x} is not in the driver's encoding (its second byte must be 'u')",
             command.op
@@ -242,6 +247,10 @@ fn serialised(device: &DeviceCase<'_>) -> Option<Draft> {
 
 /// Fetches that were written and not taken.
 fn unsubmitted(device: &DeviceCase<'_>) -> Option<Draft> {
+    // A server that has not asked for the start may yet come to it.
+    if start_is_young(start_waits(device)?, device) {
+        return None;
+    }
     let ring = device.rings().find(|ring| {
         device.stays_unsubmitted(ring)
             && (ring.submissions.is_empty()
@@ -266,11 +275,15 @@ fn unsubmitted(device: &DeviceCase<'_>) -> Option<Draft> {
     Some(draft(device, Cause::NotSubmitted, Certainty::Certain, says).because(count))
 }
 
+/// The start of a big device on a busy host takes its time.
+fn start_is_young(waits: Option<u64>, device: &DeviceCase<'_>) -> bool {
+    waits.is_some_and(|since| since < milliseconds(device.case.limits.slow))
+}
+
 /// Tags that were never fetched.
 fn not_fetched(device: &DeviceCase<'_>) -> Option<Draft> {
     let waits = start_waits(device)?;
-    // The start of a big device on a busy host takes its time.
-    if waits.is_some_and(|since| since < milliseconds(device.case.limits.slow)) {
+    if start_is_young(waits, device) {
         return None;
     }
     let known = device.now.queues.iter().any(|queue| queue.armed.is_some());
@@ -296,10 +309,11 @@ fn not_fetched(device: &DeviceCase<'_>) -> Option<Draft> {
             whole.join(", ")
         ),
     };
-    let certainty = if known {
-        Certainty::Certain
-    } else {
-        Certainty::Possible
+    // Without the rings' memory: they may have been fetched, and refused.
+    let certainty = match (known, commands(device).next().is_some()) {
+        (true, true) => Certainty::Certain,
+        (true, false) => Certainty::Likely,
+        _ => Certainty::Possible,
     };
     Some(draft(device, Cause::NotFetched, certainty, says))
 }

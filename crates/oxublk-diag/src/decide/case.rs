@@ -32,7 +32,15 @@ pub(super) struct DeviceCase<'a> {
     pub(super) now: &'a Device,
     pub(super) before: Option<&'a Device>,
     /// See [`held`](Self::held).
-    held: OnceCell<Vec<(QueueId, Tag)>>,
+    held: OnceCell<Vec<Held>>,
+}
+
+/// A tag whose late request a thread has in its hands: reaped, and no answer written.
+#[derive(PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) queue: QueueId,
+    pub(super) tag: Tag,
+    pub(super) thread: Option<Tid>,
 }
 
 impl<'a> Case<'a> {
@@ -91,14 +99,21 @@ impl<'a> DeviceCase<'a> {
             .collect()
     }
 
-    /// The tags whose late requests the server has reaped and not answered. Asked for each late request of a device, and found once.
-    pub(super) fn held(&'a self) -> &'a [(QueueId, Tag)] {
+    /// The tags whose late requests the server has in its hands. Asked for each late request of a device, and found once.
+    pub(super) fn held(&'a self) -> &'a [Held] {
         self.held.get_or_init(|| {
             let late = self.late();
-            let held = late
-                .iter()
-                .filter(|late| late.place == Some(Place::WithServer) && !serving::is_posted(late));
-            held.map(|late| (late.queue.id, late.tag.tag)).collect()
+            let held = late.iter().filter(|late| {
+                late.place == Some(Place::WithServer)
+                    && late.history().untaken_answer().is_none()
+                    && !serving::is_posted(late)
+            });
+            held.map(|late| Held {
+                queue: late.queue.id,
+                tag: late.tag.tag,
+                thread: late.armer().map(|armer| armer.tid),
+            })
+            .collect()
         })
     }
 
@@ -150,6 +165,18 @@ impl<'a> DeviceCase<'a> {
                 Some(address) => old.address == Some(address),
                 None => (old.pid, old.fd) == (ring.pid, ring.fd),
             })
+    }
+
+    /// Whether the server has reaped completions of this ring between the looks: its thread comes to it.
+    pub(super) fn is_reaped(&self, ring: &Ring) -> bool {
+        self.ring_before(ring)
+            .is_some_and(|old| old.cq_head != ring.cq_head)
+    }
+
+    /// Whether completions were posted to this ring between the looks: the kernel delivers there.
+    pub(super) fn is_posted_to(&self, ring: &Ring) -> bool {
+        self.ring_before(ring)
+            .is_some_and(|old| old.cq_tail != ring.cq_tail)
     }
 
     /// Submissions that stay unsubmitted.

@@ -15,17 +15,24 @@ pub(super) fn cause(late: &Late<'_>) -> Option<Draft> {
     if late.doing() == Doing::Stopped {
         return Some(stopped(late));
     }
-    if late.is_with_server() {
-        return None;
-    }
-    if let Some(draft) = bad_buffer(late) {
+    let with_server = late.is_with_server();
+    // Up to 7.2 a read whose data cannot be copied comes back to the server.
+    let comes_back = !with_server || late.answered_between().is_some();
+    if let Some(draft) = bad_buffer(late).filter(|_| comes_back) {
         return Some(draft);
+    }
+    if with_server {
+        return None;
     }
     if late.place != Some(Place::Armed) {
         return None;
     }
     match late.doing() {
         Doing::Gone => armer_gone(late),
+        // It waits for what that one waits for.
+        doing if late.is_behind_another() && doing != Doing::WaitsForRing => {
+            super::serving::behind(late)
+        }
         Doing::Uninterruptible => Some(uninterruptible(late)),
         _ => deferred(late),
     }
@@ -93,7 +100,7 @@ fn armer_gone(late: &Late<'_>) -> Option<Draft> {
         "was handed to {}, which has ended; its process lives, so that the driver was not told",
         thread(armer)
     );
-    let draft = late.stuck(Cause::ArmerGone, Certainty::Certain, &says);
+    let draft = late.stuck(Cause::ArmerGone, late.outlived(), &says);
     Some(draft.because(format!(
         "thread {} is not in /proc/{}/task",
         armer.tid, armer.pid
@@ -113,7 +120,9 @@ fn deferred(late: &Late<'_>) -> Option<Draft> {
     let defers = ring.is_some_and(|ring| ring.has(Ring::SETUP_DEFER_TASKRUN));
     let pending = ring.and_then(|ring| ring.deferred_work);
     let known = ring.is_some_and(|ring| ring.setup_flags.is_some());
-    if (known && !defers) || pending == Some(false) {
+    // Where the kernel delivers, the owner enters.
+    let enters = ring.is_some_and(|ring| late.device.is_posted_to(ring));
+    if (known && !defers) || pending == Some(false) || enters {
         return None;
     }
     let who = late.armer().map_or_else(|| "its thread".to_owned(), thread);
@@ -124,7 +133,8 @@ fn deferred(late: &Late<'_>) -> Option<Draft> {
     let says = format!(
         "was handed to {who}, whose ring defers task work until its owner enters the kernel for completions; it {doing} instead"
     );
-    let certainty = if known {
+    // A thread that was not seen may be where nothing reaches it.
+    let certainty = if known && late.doing() != Doing::Unknown {
         Certainty::Certain
     } else {
         Certainty::Likely

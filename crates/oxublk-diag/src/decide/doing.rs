@@ -31,7 +31,7 @@ impl Case<'_> {
     /// What a thread does.
     pub(super) fn doing(&self, tid: Tid) -> Doing {
         let Some(now) = self.task(tid) else {
-            return Doing::Gone;
+            return Doing::Unknown;
         };
         let before = self
             .before
@@ -121,6 +121,7 @@ pub(super) fn sleeps_in(task: &Task) -> String {
         (Some(call), Some(function)) => format!("is in {call}, asleep in {function}"),
         (Some(call), None) => format!("is in {call}"),
         (None, Some(function)) => format!("sleeps in {function}"),
+        (None, None) if task.state == TaskState::Running => "runs".to_owned(),
         (None, None) => "sleeps".to_owned(),
     }
 }

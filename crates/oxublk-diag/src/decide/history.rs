@@ -58,13 +58,16 @@ impl<'a> History<'a> {
         Some((ring, ring.completion_of(submission)?))
     }
 
-    /// The answers that were taken, the oldest first.
-    pub(super) fn answers(&self) -> impl Iterator<Item = IoCommand> + use<'_, 'a> {
-        self.commands
-            .iter()
-            .filter(|(_, submission)| submission.taken)
-            .filter_map(|(_, submission)| submission.command)
-            .filter(IoCommand::is_commit)
+    /// The newest answer that the kernel has taken and not refused, of those that `wanted` picks.
+    pub(super) fn accepted(
+        &self,
+        wanted: impl Fn(&Ring, &Submission) -> bool,
+    ) -> Option<IoCommand> {
+        let taken = self.commands.iter().rev().filter(|(ring, submission)| {
+            submission.taken && wanted(ring, submission) && !was_refused(ring, submission)
+        });
+        let mut commands = taken.filter_map(|(_, submission)| submission.command);
+        commands.find(IoCommand::is_commit)
     }
 
     /// Whether the newest command asked for no completion.
@@ -85,6 +88,11 @@ pub(super) fn commands<'a>(
             (submission.device == Some(id)).then_some((ring, submission, command))
         })
     })
+}
+
+fn was_refused(ring: &Ring, submission: &Submission) -> bool {
+    ring.completion_of(submission)
+        .is_some_and(Completion::is_refusal)
 }
 
 /// `-22 (EINVAL)`.

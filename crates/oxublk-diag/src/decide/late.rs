@@ -1,6 +1,6 @@
 //! A request that is late.
 
-use crate::facts::{Armer, Place, Queue, Request, Ring, TagView, Task};
+use crate::facts::{Armer, IoCommand, Place, Queue, Request, Ring, TagView, Task};
 use crate::finding::{Cause, Certainty, Health};
 use crate::words::age;
 
@@ -125,9 +125,28 @@ impl<'a> Late<'a> {
     pub(super) fn doing(&self) -> Doing {
         match self.armer() {
             Some(armer) if !armer.alive => Doing::Gone,
+            // Its process was looked at, and it was not there.
+            Some(armer) if self.task().is_none() && self.sees_threads(armer) => Doing::Gone,
             Some(armer) => self.device.case.doing(armer.tid),
             None => Doing::Unknown,
         }
+    }
+
+    /// How sure it is that the thread's process lives, and has not gone with it.
+    pub(super) fn outlived(&self) -> Certainty {
+        match self.armer() {
+            Some(armer) if self.device.is_server(armer.pid) => Certainty::Certain,
+            _ => Certainty::Likely,
+        }
+    }
+
+    fn sees_threads(&self, armer: &Armer) -> bool {
+        self.device.case.now.threads(armer.pid).next().is_some()
+    }
+
+    /// Whether that thread waits for completions of a ring.
+    pub(super) fn waits_for_ring(&self) -> bool {
+        self.doing() == Doing::WaitsForRing
     }
 
     /// That thread's state in the second look.
@@ -135,10 +154,42 @@ impl<'a> Late<'a> {
         self.device.case.task(self.armer()?.tid)
     }
 
-    /// The ring that this queue's armed tags wait in.
+    /// The ring that this queue's armed tags wait in, or, when none is armed, the one that they were armed through.
     pub(super) fn ring(&self) -> Option<&'a Ring> {
         let serving = self.device.rings_of(self.queue.id).next();
-        serving.or_else(|| self.history().last().map(|(ring, _)| ring))
+        serving
+            .or_else(|| self.history().last().map(|(ring, _)| ring))
+            .or_else(|| self.ring_of_armer())
+    }
+
+    /// The only ring that the thread submits to.
+    fn ring_of_armer(&self) -> Option<&'a Ring> {
+        let tid = self.armer()?.tid;
+        let mut used = self
+            .device
+            .rings()
+            .filter(|ring| ring.owner == Some(tid) || ring.submitters.contains(&tid));
+        used.next().filter(|_| used.next().is_none())
+    }
+
+    /// The newest answer that the kernel took between the looks and did not refuse. The request is there in both: it came
+    /// back.
+    pub(super) fn answered_between(&self) -> Option<IoCommand> {
+        self.history().accepted(|ring, submission| {
+            self.device.ring_before(ring).is_some_and(|before| {
+                let written = submission.position.wrapping_sub(before.sq_head);
+                written < ring.sq_head.wrapping_sub(before.sq_head)
+            })
+        })
+    }
+
+    /// Whether the server has another request of this queue in its hands, reaped and without an answer written: what
+    /// is behind it waits for it.
+    pub(super) fn is_behind_another(&self) -> bool {
+        let thread = self.armer().map(|armer| armer.tid);
+        self.device.held().iter().any(|other| {
+            other.queue == self.queue.id && other.tag != self.tag.tag && other.thread == thread
+        })
     }
 
     /// What the rings' memory says of this tag.

@@ -100,7 +100,10 @@ fn is_among_unreaped(late: &Late<'_>, ring: &Ring) -> bool {
         .now
         .queues
         .iter()
-        .filter(|queue| ring.serves.contains(&(late.device.now.id, queue.id)))
+        // A queue of which no tag is armed is not among those that the ring serves.
+        .filter(|queue| {
+            queue.id == late.queue.id || ring.serves.contains(&(late.device.now.id, queue.id))
+        })
         .flat_map(|queue| queue.tags.iter().map(move |tag| (queue.id, tag)))
         .filter(|(_, tag)| tag.place == Some(Place::WithServer))
         .map(|(queue, tag)| History::of(late.device, queue, tag.tag))
@@ -120,10 +123,21 @@ fn is_among_unreaped(late: &Late<'_>, ring: &Ring) -> bool {
 /// What the thread that should answer does instead.
 fn handler(late: &Late<'_>) -> Draft {
     let posted = is_posted(late);
-    let others_held = posted && another_is_held(late);
+    let others_held = posted && late.is_behind_another();
+    let answers = late.history().untaken_answer().is_some();
+    let reaps = !posted && late.ring().is_some_and(|ring| late.device.is_reaped(ring));
     match (late.armer(), late.doing()) {
+        (Some(armer), doing) if reaps && !answers && doing != Doing::Gone => {
+            goes_on_with_others(late, &thread(armer)).because_all(ring_line(late))
+        }
+        // An answer is on its way, of a thread that comes to its ring.
+        (_, doing) if answers && (reaps || doing == Doing::WaitsForRing) => {
+            unexplained(late).because_all(ring_line(late))
+        }
         (Some(armer), doing) if doing != Doing::Unknown => {
-            let reaped = if posted && !others_held {
+            let reaped = if answers {
+                "its answer is written, and its thread has not come to give it to the kernel"
+            } else if posted && !others_held {
                 "its completion is posted, and was not reaped"
             } else if posted {
                 "its completion is posted and not reaped, behind another request that the server has"
@@ -143,11 +157,24 @@ fn handler(late: &Late<'_>) -> Draft {
     }
 }
 
-/// Whether the queue has another request that was reaped and not answered.
-fn another_is_held(late: &Late<'_>) -> bool {
-    let held = late.device.held();
-    held.iter()
-        .any(|(queue, tag)| *queue == late.queue.id && *tag != late.tag.tag)
+/// A request that waits for the thread, which is busy with another one.
+pub(super) fn behind(late: &Late<'_>) -> Option<Draft> {
+    if late.doing() == Doing::Unknown {
+        return None;
+    }
+    let who = thread(late.armer()?);
+    let reaped = "waits behind another request that the server has";
+    let draft = by_doing(late, &late.doing(), &who, reaped, false);
+    Some(draft.because_all(ring_line(late)))
+}
+
+/// The thread has reaped other completions meanwhile: it does not sit in this request's handler.
+fn goes_on_with_others(late: &Late<'_>, who: &str) -> Draft {
+    let says = format!(
+        "was reaped by its server, and never answered: its {who} goes on with other requests"
+    );
+    late.slow(Cause::Forgotten, Certainty::Possible, &says)
+        .because_all(working_threads(late))
 }
 
 fn by_doing(late: &Late<'_>, doing: &Doing, who: &str, reaped: &str, only_posted: bool) -> Draft {
@@ -162,7 +189,7 @@ fn by_doing(late: &Late<'_>, doing: &Doing, who: &str, reaped: &str, only_posted
         Doing::Gone => late
             .stuck(
                 Cause::ArmerGone,
-                Certainty::Certain,
+                late.outlived(),
                 &format!("{reaped}; its {who} has ended, and no other may answer"),
             )
             .because(format!(

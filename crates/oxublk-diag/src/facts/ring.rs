@@ -80,13 +80,23 @@ impl Ring {
         self.sq_tail.wrapping_sub(self.sq_head)
     }
 
-    /// The newest completion of a submission, as far as the ring's memory has it.
+    /// The completion of a submission, as far as the ring's memory has it. Of several commands with one `user_data`, each
+    /// newer one has a newer completion.
     #[must_use]
     pub fn completion_of(&self, submission: &Submission) -> Option<&Completion> {
+        let same = |user_data: u64| user_data == submission.user_data;
+        let newer = self
+            .submissions
+            .iter()
+            .rev()
+            .take_while(|other| other.position != submission.position)
+            .filter(|other| other.taken && same(other.user_data))
+            .count();
         self.completions
             .iter()
             .rev()
-            .find(|completion| completion.user_data == submission.user_data)
+            .filter(|completion| same(completion.user_data))
+            .nth(newer)
     }
 
     /// Completions that the kernel has posted and the server has not reaped.
