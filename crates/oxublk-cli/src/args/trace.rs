@@ -61,6 +61,10 @@ pub struct TraceArgs {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_buffer)]
     pub buffer: Size,
 
+    /// Trace a device that is not there yet: from its first command on.
+    #[arg(long)]
+    pub wait: bool,
+
     /// Do not look for what was under way before.
     #[arg(long)]
     pub no_snapshot: bool,

@@ -202,14 +202,14 @@ fn result(command: &Command, request: &Followed, remarks: &mut Vec<Remark>) {
     if result < -4095 {
         remarks.push(wrong(format!("result {result} is no errno")));
     }
-    let (Ok(result), Some(bytes)) = (u64::try_from(result), request.bytes) else {
+    let (Ok(result), Some(bytes)) = (u64::try_from(result), request.due_bytes()) else {
         return;
     };
     if !matches!(request.operation.as_str(), "read" | "write") || result == bytes {
         return;
     }
     let is = format!(
-        "result {result}, and the {} has {bytes} bytes",
+        "result {result}, and the {} wants {bytes} bytes",
         request.operation
     );
     remarks.push(if result > bytes {

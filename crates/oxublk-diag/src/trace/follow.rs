@@ -211,8 +211,13 @@ impl Follower {
     pub fn tick(&mut self, now_ns: u64, said: &mut Vec<Said>) {
         let limit = self.options.stuck_after;
         for request in self.join.open() {
-            let still_ns = now_ns.saturating_sub(request.last_ns());
-            let place = (request.last_ns(), request.slot);
+            let still_ns = request.still_ns(now_ns);
+            let moved_ns = if request.circles() {
+                request.issued_ns
+            } else {
+                request.last_ns()
+            };
+            let place = (moved_ns, request.slot);
             if Duration::from_nanos(still_ns) < limit
                 || self.told_late.contains(&place)
                 || !self.options.filter.takes(request, now_ns)
@@ -240,10 +245,9 @@ impl Follower {
             .filter(|request| self.options.filter.takes(request, now_ns))
             .cloned()
             .collect();
-        let still = |request: &&Followed| {
-            Duration::from_nanos(now_ns.saturating_sub(request.last_ns()))
-                >= self.options.stuck_after
-        };
+        let stuck_after = self.options.stuck_after;
+        let still =
+            |request: &&Followed| Duration::from_nanos(request.still_ns(now_ns)) >= stuck_after;
         Summary {
             took_ns: now_ns.saturating_sub(self.start_ns),
             requests: self.requests,

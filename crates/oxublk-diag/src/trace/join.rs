@@ -173,7 +173,7 @@ impl Join {
                 .is_some_and(|step| step.kind == Kind::Requeued)
         {
             request.slot = Some(slot);
-            request.push(event.at_ns, Kind::IssuedAgain);
+            request.push(event.at_ns, Kind::IssuedAgain { bytes: Some(bytes) });
             return;
         }
         // Whoever had the address or the tag before is gone: its end was lost.
@@ -194,6 +194,7 @@ impl Join {
             began_before: false,
             found_at: None,
             holes: false,
+            rounds: 0,
             steps: Vec::with_capacity(5),
         };
         self.open.insert(address, request);
@@ -334,7 +335,7 @@ impl Join {
             };
             match request.steps.iter_mut().rev().find(given) {
                 Some(step) => step.kind = kind,
-                None => request.push(call.at_ns, kind),
+                None => request.push(call.at_ns.max(request.last_ns()), kind),
             }
         }
         out.push(Outcome::Refused(refusal));
@@ -389,7 +390,7 @@ impl Join {
                     .is_some_and(|step| step.kind == Kind::Requeued)
         });
         if let Some(request) = again {
-            return request.push(event.at_ns, Kind::IssuedAgain);
+            return request.push(event.at_ns, Kind::IssuedAgain { bytes: Some(bytes) });
         }
         self.next += 1;
         let request = Followed {
@@ -402,6 +403,7 @@ impl Join {
             began_before: false,
             found_at: None,
             holes: false,
+            rounds: 0,
             steps: Vec::new(),
         };
         self.open.insert(self.next, request);
@@ -439,3 +441,7 @@ impl Join {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "join_tests.rs"]
+mod tests;

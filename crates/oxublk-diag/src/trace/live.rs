@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 
 use oxublk::DeviceId;
 use rustix::time::ClockId;
@@ -12,6 +11,7 @@ use crate::facts::Gap;
 use super::event::Event;
 use super::order::{Order, PATIENCE_NS};
 use super::parse::Parser;
+use super::probes::Target;
 use super::session::{Error, Session, Wanted};
 
 /// So many pieces are read before the events are used: the caller must see signals.
@@ -31,21 +31,14 @@ impl Live {
     /// Begins.
     ///
     /// # Errors
-    /// Nothing can be traced: there is no such disk, no tracefs, no permission.
+    /// Nothing can be traced: there is no driver, no tracefs, no permission.
     pub fn start(id: DeviceId, raw: bool, buffer_bytes: u64) -> Result<Self, Error> {
         let wanted = Wanted {
-            disk: number(
-                PathBuf::from(format!("/sys/block/{}/dev", id.disk_name())),
-                id,
-            )?,
-            char_device: number(
-                PathBuf::from(format!("/sys/class/ublk-char/ublkc{id}/dev")),
-                id,
-            )?,
+            target: target(id)?,
             raw,
             buffer_bytes,
         };
-        let session = Session::start(wanted)?;
+        let session = Session::start(&wanted)?;
         Ok(Self {
             session,
             parser: Parser::default(),
@@ -124,15 +117,32 @@ pub fn now_ns() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
 }
 
-fn number(path: PathBuf, id: DeviceId) -> Result<(u32, u32), Error> {
-    let parse = |text: String| {
+/// A device, there or not yet.
+fn target(id: DeviceId) -> Result<Target, Error> {
+    let number = |path: String| {
+        let text = fs::read_to_string(path).ok()?;
         let (major, minor) = text.trim().split_once(':')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
-    let found = fs::read_to_string(&path).ok().and_then(parse);
-    found.ok_or_else(|| Error {
-        what: format!("device {id} has no disk: {} is not there", path.display()),
-        kind: io::ErrorKind::NotConnected,
-        remedy: "a disk comes when its server has armed every tag and started the device: `oxublk doctor` says what is missing",
+    let known = number(format!("/sys/class/ublk-char/ublkc{id}/dev"));
+    // The driver gives the device of id N the minor number N.
+    let char_device = known
+        .or_else(|| Some((char_major()?, id.0)))
+        .ok_or_else(|| Error {
+            what: "the ublk driver is not loaded".to_owned(),
+            kind: io::ErrorKind::NotFound,
+            remedy: "modprobe ublk_drv",
+        })?;
+    Ok(Target {
+        disk_name: id.disk_name(),
+        disk: number(format!("/sys/block/{}/dev", id.disk_name())),
+        char_device,
     })
+}
+
+/// The major number of all `/dev/ublkcN`.
+fn char_major() -> Option<u32> {
+    let text = fs::read_to_string("/proc/devices").ok()?;
+    text.lines()
+        .find_map(|line| line.trim().strip_suffix(" ublk-char")?.trim().parse().ok())
 }

@@ -23,7 +23,7 @@ pub mod join;
 pub mod live;
 pub mod order;
 pub mod parse;
-mod probes;
+pub mod probes;
 pub mod record;
 pub mod render;
 pub mod request;

@@ -33,8 +33,8 @@ pub(super) struct Probe {
     pub(super) place: Place,
     /// What it records.
     fields: &'static [Field],
-    /// Which number in `dev` is ours.
-    pub(super) of: Node,
+    /// How an event of our device is told from others.
+    of: Node,
     /// A further condition of the kernel's filter.
     pub(super) only: &'static str,
 }
@@ -50,15 +50,31 @@ pub(super) enum Place {
     Return(&'static str),
 }
 
-/// Which node of the device an event's `dev` names.
+/// Where an event's device is found, from an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Node {
-    /// `/dev/ublkbN`.
-    Disk,
-    /// `/dev/ublkcN`.
-    Char,
-    /// It names none.
+enum Node {
+    /// The request that is this argument has a disk.
+    Disk(&'static str),
+    /// The command that is this argument is for a `/dev/ublkcN`.
+    Char(&'static str),
+    /// Nowhere.
     Unknown,
+}
+
+/// The device whose events are wanted.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The disk's name, `ublkbN`.
+    pub disk_name: String,
+    /// The number of `/dev/ublkbN`; none while there is no disk. Comparing names costs a little more.
+    pub disk: Option<(u32, u32)>,
+    /// The number of `/dev/ublkcN`.
+    pub char_device: (u32, u32),
+}
+
+/// Major and minor number as the kernel keeps them.
+const fn number((major, minor): (u32, u32)) -> u32 {
+    major << 20 | minor
 }
 
 #[derive(Debug)]
@@ -142,6 +158,11 @@ const ARMED_QUEUE: &[Step] = &[
     Inner(["io_uring_cmd", "pdu"], ["ublk_uring_cmd_pdu", "ubq"]),
     Member("ublk_queue", "q_id"),
 ];
+const DISK_NAME: &[Step] = &[
+    Member("request", "q"),
+    Member("request_queue", "disk"),
+    Member("gendisk", "disk_name"),
+];
 const DISK: &[Step] = &[
     Member("request", "q"),
     Member("request_queue", "disk"),
@@ -154,9 +175,7 @@ const QUEUE: &[Step] = &[
 ];
 
 const REQUEST: Field = field("rq", "$arg1", &[], "x64");
-const ON_DISK: Field = field("dev", "$arg1", DISK, "u");
 const COMMAND: Field = field("cmd", "$arg1", &[], "x64");
-const ON_CHAR: Field = field("dev", "$arg1", CHAR_DEVICE, "u");
 
 /// The stations of a request in their order; of the probes for each, the first that can be placed.
 pub(super) const STATIONS: &[&[Probe]] = &[
@@ -166,7 +185,6 @@ pub(super) const STATIONS: &[&[Probe]] = &[
         place: Place::Tracepoint("block_rq_issue"),
         fields: &[
             REQUEST,
-            ON_DISK,
             field("queue", "$arg1", QUEUE, "u"),
             field("tag", "$arg1", &[Member("request", "tag")], "s32"),
             field("op", "$arg1", &[Member("request", "cmd_flags")], "x32"),
@@ -175,7 +193,7 @@ pub(super) const STATIONS: &[&[Probe]] = &[
             // The name comes last: it may hold anything.
             field("comm", "$comm", &[], "string"),
         ],
-        of: Node::Disk,
+        of: Node::Disk("$arg1"),
         only: "",
     }],
     &[
@@ -187,9 +205,8 @@ pub(super) const STATIONS: &[&[Probe]] = &[
             fields: &[
                 field("queue", "$arg1", &[Member("ublk_queue", "q_id")], "u"),
                 field("tag", "$arg2", &[Member("request", "tag")], "s32"),
-                field("dev", "$arg2", DISK, "u"),
             ],
-            of: Node::Disk,
+            of: Node::Disk("$arg2"),
             only: "",
         },
         // Before: one call for all requests of the queue that wait.
@@ -197,8 +214,8 @@ pub(super) const STATIONS: &[&[Probe]] = &[
             name: "handed",
             shows: "when the server's task takes a request over",
             place: Place::Entry(&["ublk_rq_task_work_cb"]),
-            fields: &[field("queue", "$arg1", ARMED_QUEUE, "u"), ON_CHAR],
-            of: Node::Char,
+            fields: &[field("queue", "$arg1", ARMED_QUEUE, "u")],
+            of: Node::Char("$arg1"),
             only: "",
         },
     ],
@@ -209,7 +226,6 @@ pub(super) const STATIONS: &[&[Probe]] = &[
         place: Place::Entry(&["__io_uring_cmd_done", "io_uring_cmd_done"]),
         fields: &[
             COMMAND,
-            ON_CHAR,
             field("res", "$arg2", &[], "s32"),
             optional("queue", "$arg1", ARMED_QUEUE, "u"),
             optional(
@@ -222,18 +238,15 @@ pub(super) const STATIONS: &[&[Probe]] = &[
                 "u",
             ),
         ],
-        of: Node::Char,
+        of: Node::Char("$arg1"),
         only: "",
     }],
     &[Probe {
         name: "posted",
         shows: "when the completion is posted",
         place: Place::Tracepoint("io_uring_complete"),
-        fields: &[
-            field("cmd", "$arg2", &[], "x64"),
-            field("dev", "$arg2", CHAR_DEVICE, "u"),
-        ],
-        of: Node::Char,
+        fields: &[field("cmd", "$arg2", &[], "x64")],
+        of: Node::Char("$arg2"),
         only: "",
     }],
     &[Probe {
@@ -242,7 +255,6 @@ pub(super) const STATIONS: &[&[Probe]] = &[
         place: Place::Entry(&["ublk_ch_uring_cmd"]),
         fields: &[
             COMMAND,
-            ON_CHAR,
             field("flags", "$arg2", &[], "x32"),
             field("op", "$arg1", &[SQE, Bytes(8)], "x32"),
             field("w0", "$arg1", &[SQE, Bytes(48)], "x64"),
@@ -255,7 +267,7 @@ pub(super) const STATIONS: &[&[Probe]] = &[
             raw("p0", &[SQE, Bytes(16), User(0)]),
             raw("p8", &[SQE, Bytes(16), User(8)]),
         ],
-        of: Node::Char,
+        of: Node::Char("$arg1"),
         only: "",
     }],
     &[Probe {
@@ -273,22 +285,21 @@ pub(super) const STATIONS: &[&[Probe]] = &[
         place: Place::Tracepoint("block_rq_complete"),
         fields: &[
             REQUEST,
-            ON_DISK,
             field("queue", "$arg1", QUEUE, "u"),
             field("tag", "$arg1", &[Member("request", "tag")], "s32"),
             field("status", "$arg2", &[], "u8"),
             field("bytes", "$arg3", &[], "u32"),
             field("left", "$arg1", &[Member("request", "__data_len")], "u"),
         ],
-        of: Node::Disk,
+        of: Node::Disk("$arg1"),
         only: "",
     }],
     &[Probe {
         name: "requeued",
         shows: "when the driver gives a request back",
         place: Place::Tracepoint("block_rq_requeue"),
-        fields: &[REQUEST, ON_DISK],
-        of: Node::Disk,
+        fields: &[REQUEST],
+        of: Node::Disk("$arg1"),
         only: "",
     }],
 ];
@@ -298,9 +309,24 @@ pub(super) const PLAIN: &[&str] = &["block_rq_issue", "block_rq_complete", "bloc
 
 impl Probe {
     /// Its arguments as the kernel reads them; the name of a member that this kernel does not have, else.
-    pub(super) fn arguments(&self, types: &Types, with_raw: bool) -> Result<String, String> {
+    pub(super) fn arguments(
+        &self,
+        types: &Types,
+        target: &Target,
+        with_raw: bool,
+    ) -> Result<String, String> {
+        let device = match (self.of, target.disk) {
+            (Node::Disk(request), Some(_)) => Some(field("dev", request, DISK, "u")),
+            (Node::Disk(request), None) => Some(field("disk", request, DISK_NAME, "string")),
+            (Node::Char(command), _) => Some(field("dev", command, CHAR_DEVICE, "u")),
+            (Node::Unknown, _) => None,
+        };
         let mut text = String::new();
-        for field in self.fields.iter().filter(|field| with_raw || !field.raw) {
+        for field in device
+            .iter()
+            .chain(self.fields)
+            .filter(|field| with_raw || !field.raw)
+        {
             match field.value(types) {
                 // Writing to a string does not fail.
                 Ok(value) => drop(write!(text, " {}={value}", field.name)),
@@ -312,14 +338,19 @@ impl Probe {
     }
 
     /// The kernel's filter: only our device.
-    pub(super) fn filter(&self, disk: u32, char_device: u32) -> String {
-        let number = match self.of {
-            Node::Disk => disk,
-            Node::Char => char_device,
-            Node::Unknown => return self.only.to_owned(),
-        };
-        format!("dev == {number}")
+    pub(super) fn filter(&self, target: &Target) -> String {
+        match (self.of, target.disk) {
+            (Node::Disk(_), Some(disk)) => format!("dev == {}", number(disk)),
+            (Node::Disk(_), None) => format!("disk == \"{}\"", target.disk_name),
+            (Node::Char(_), _) => format!("dev == {}", number(target.char_device)),
+            (Node::Unknown, _) => self.only.to_owned(),
+        }
     }
+}
+
+/// The filter of the kernel's own events.
+pub(super) fn plain_filter(target: &Target) -> Option<String> {
+    Some(format!("dev == {}", number(target.disk?)))
 }
 
 impl Field {
@@ -350,5 +381,15 @@ impl Field {
             "u" => format!("{value}:u{}", size * 8),
             kind => format!("{value}:{kind}"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        assert_eq!(number((259, 3)), 259 << 20 | 3);
     }
 }

@@ -18,8 +18,13 @@ pub fn said(said: &Said, start_ns: u64) -> String {
         Said::Refused(refusal) => refused(refusal, start_ns),
         Said::Command(checked) => command(checked, start_ns),
         Said::Late { request, still_ns } => format!(
-            "{} | nothing for {}: {}\n",
+            "{} | {} for {}: {}\n",
             request_line(request, start_ns),
+            if request.circles() {
+                "not ended"
+            } else {
+                "nothing"
+            },
             age(still_ns / 1_000_000),
             meaning(request)
         ),
@@ -97,7 +102,19 @@ fn request_line(request: &Followed, start_ns: u64) -> String {
     let mut last_ns = request
         .issued_ns
         .max(if request.began_before { start_ns } else { 0 });
-    for (index, step) in request.steps.iter().enumerate() {
+    if request.circles() {
+        let _ = write!(line, " | … {} rounds", request.rounds);
+    }
+    // Of one that goes round, the last round says enough.
+    let first = if request.circles() {
+        request.steps.len().saturating_sub(8)
+    } else {
+        0
+    };
+    if let Some(step) = request.steps.get(first.wrapping_sub(1)) {
+        last_ns = step.at_ns;
+    }
+    for (index, step) in request.steps.iter().enumerate().skip(first) {
         let next = request.steps.get(index + 1).map(|step| &step.kind);
         // The completion says the same, and more.
         if matches!(
@@ -143,7 +160,7 @@ fn words(kind: &Kind, next: Option<&Kind>) -> String {
         }
         Kind::Partly { bytes } => format!("{bytes} bytes of it completed"),
         Kind::Requeued => "given back to the block layer".to_owned(),
-        Kind::IssuedAgain => "issued again".to_owned(),
+        Kind::IssuedAgain { .. } => "issued again".to_owned(),
         Kind::Completed { error: 0 } => "completed".to_owned(),
         Kind::Completed { error } => format!("FAILED with {}", errno(*error)),
         Kind::Vanished => "gone: its end was not seen".to_owned(),
@@ -152,6 +169,12 @@ fn words(kind: &Kind, next: Option<&Kind>) -> String {
 
 /// What it means that a request stays where it is.
 fn meaning(request: &Followed) -> String {
+    if request.circles() {
+        return format!(
+            "it goes round: sent again {} times (a buffer that the driver cannot use, or answers that are not its length in bytes)",
+            request.rounds
+        );
+    }
     let refused = request.steps.last().map(|step| &step.kind);
     if let Some(Kind::Refused { .. }) = refused {
         return "its answer was refused, and no other came".to_owned();

@@ -7,6 +7,11 @@ use crate::finding::Station;
 
 use super::event::{Slot, Thread};
 
+/// So many steps of earlier rounds are kept.
+const MAX_STEPS: usize = 32;
+/// Sent again more often, a request is not merely split.
+const MANY_ROUNDS: u32 = 3;
+
 /// A request and what happened to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Followed {
@@ -28,7 +33,9 @@ pub struct Followed {
     pub found_at: Option<Station>,
     /// Whether events were lost while it was under way: what is missing may have happened.
     pub holes: bool,
-    /// What happened, in the order of time.
+    /// How often it was sent again.
+    pub rounds: u32,
+    /// What happened, in the order of time. Of a request that goes round and round only the last rounds are kept.
     pub steps: Vec<Step>,
 }
 
@@ -84,7 +91,10 @@ pub enum Kind {
     /// The driver gave it back to the block layer.
     Requeued,
     /// It was issued again.
-    IssuedAgain,
+    IssuedAgain {
+        /// What is left of it, in bytes.
+        bytes: Option<u64>,
+    },
     /// It ended.
     Completed {
         /// 0, or a negative errno.
@@ -105,7 +115,7 @@ impl Followed {
                 Kind::Answered { .. } | Kind::GaveBuffer => Station::Answered,
                 Kind::Requeued => Station::Issued,
                 Kind::Partly { .. } => continue,
-                Kind::IssuedAgain => Station::InDriver,
+                Kind::IssuedAgain { .. } => Station::InDriver,
                 Kind::Completed { .. } | Kind::Vanished => Station::Completed,
             };
         }
@@ -118,6 +128,33 @@ impl Followed {
         self.steps.last().map_or(self.issued_ns, |step| step.at_ns)
     }
 
+    /// Whether it is sent again and again.
+    #[must_use]
+    pub const fn circles(&self) -> bool {
+        self.rounds > MANY_ROUNDS
+    }
+
+    /// For how long it has made no progress.
+    #[must_use]
+    pub fn still_ns(&self, now_ns: u64) -> u64 {
+        let since_ns = if self.circles() {
+            self.issued_ns
+        } else {
+            self.last_ns()
+        };
+        now_ns.saturating_sub(since_ns)
+    }
+
+    /// How many bytes the server must answer for: what is left of it since it was issued for the last time.
+    #[must_use]
+    pub fn due_bytes(&self) -> Option<u64> {
+        let again = self.steps.iter().rev().find_map(|step| match step.kind {
+            Kind::IssuedAgain { bytes } => Some(bytes),
+            _ => None,
+        });
+        again.unwrap_or(self.bytes)
+    }
+
     /// From its issue to its end, when both are known.
     #[must_use]
     pub fn took_ns(&self) -> Option<u64> {
@@ -127,12 +164,17 @@ impl Followed {
     }
 
     pub(super) fn push(&mut self, at_ns: u64, kind: Kind) {
+        if matches!(kind, Kind::IssuedAgain { .. }) {
+            self.rounds = self.rounds.saturating_add(1);
+            let surplus = self.steps.len().saturating_sub(MAX_STEPS);
+            self.steps.drain(..surplus);
+        }
         self.steps.push(Step { at_ns, kind });
     }
 
     /// Of the present round: since it was issued for the last time.
     pub(super) fn round(&self) -> &[Step] {
-        let again = |step: &Step| matches!(step.kind, Kind::IssuedAgain | Kind::Requeued);
+        let again = |step: &Step| matches!(step.kind, Kind::IssuedAgain { .. } | Kind::Requeued);
         let start = self.steps.iter().rposition(again).map_or(0, |at| at + 1);
         &self.steps[start..]
     }

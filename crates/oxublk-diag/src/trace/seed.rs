@@ -89,6 +89,7 @@ fn seed(snapshot: &Snapshot, slot: Slot, view: &TagView, start_ns: u64) -> Optio
             began_before: true,
             found_at: view.place.map(station),
             holes: false,
+            rounds: 0,
             steps: Vec::new(),
         },
         armed_by: view.armer.as_ref().map(|armer| armer.tid),

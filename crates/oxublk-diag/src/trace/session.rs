@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use crate::facts::{Gap, Layer};
 use crate::observe::kernel::Types;
 
-use super::probes::{PLAIN, Place, Probe, STATIONS, STRUCTURES};
+use super::probes::{PLAIN, Place, Probe, STATIONS, STRUCTURES, Target, plain_filter};
 
 /// Where tracefs is mounted.
 const ROOTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -58,12 +58,10 @@ impl Error {
 }
 
 /// What is traced.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The number of `/dev/ublkbN`.
-    pub disk: (u32, u32),
-    /// The number of `/dev/ublkcN`.
-    pub char_device: (u32, u32),
+    /// Which device.
+    pub target: Target,
     /// Whether the bytes around each command are recorded too.
     pub raw: bool,
     /// Memory for events that were not read yet, of all processors together.
@@ -87,7 +85,7 @@ impl Session {
     ///
     /// # Errors
     /// Nothing at all can be traced.
-    pub fn start(wanted: Wanted) -> Result<Self, Error> {
+    pub fn start(wanted: &Wanted) -> Result<Self, Error> {
         let root = root()?;
         remove_stale(&root);
         let group = format!("{PREFIX}{}", identity("self").unwrap_or_default());
@@ -172,7 +170,7 @@ impl Session {
         stats.map(|text| count_lost(&text)).sum()
     }
 
-    fn set_up(&self, wanted: Wanted) -> Result<(), Error> {
+    fn set_up(&self, wanted: &Wanted) -> Result<(), Error> {
         self.write("tracing_on", "0")?;
         self.write("trace_clock", "mono")?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -194,7 +192,7 @@ impl Session {
         Ok(())
     }
 
-    fn place_all(&mut self, wanted: Wanted) {
+    fn place_all(&mut self, wanted: &Wanted) {
         let types = match Types::open(STRUCTURES) {
             Ok(types) => types,
             Err(gap) => {
@@ -223,8 +221,8 @@ impl Session {
     }
 
     /// Places a probe and switches it on.
-    fn place(&mut self, probe: &Probe, types: &Types, wanted: Wanted) -> Result<(), String> {
-        let arguments = probe.arguments(types, wanted.raw)?;
+    fn place(&mut self, probe: &Probe, types: &Types, wanted: &Wanted) -> Result<(), String> {
+        let arguments = probe.arguments(types, &wanted.target, wanted.raw)?;
         let (group, name) = (&self.group, probe.name);
         let tries: Vec<String> = match &probe.place {
             Place::Tracepoint(point) => vec![format!("t:{group}/{name} {point}{arguments}")],
@@ -252,9 +250,9 @@ impl Session {
         Err(reason)
     }
 
-    fn enable(&self, probe: &Probe, wanted: Wanted) -> Result<(), String> {
+    fn enable(&self, probe: &Probe, wanted: &Wanted) -> Result<(), String> {
         let folder = format!("events/{}/{}", self.group, probe.name);
-        let filter = probe.filter(number(wanted.disk), number(wanted.char_device));
+        let filter = probe.filter(&wanted.target);
         self.write(&format!("{folder}/filter"), &filter)
             .map_err(|error| error.what)?;
         self.write(&format!("{folder}/enable"), "1")
@@ -262,10 +260,16 @@ impl Session {
     }
 
     /// The kernel's own events, without tags: better than nothing.
-    fn plain(&mut self, wanted: Wanted) {
+    fn plain(&mut self, wanted: &Wanted) {
+        let Some(filter) = plain_filter(&wanted.target) else {
+            self.gaps.push(missing(
+                "anything, until there is a disk: without probes it is recognised by its number",
+                "trace again when the device is started",
+            ));
+            return;
+        };
         for event in PLAIN {
             let folder = format!("events/block/{event}");
-            let filter = format!("dev == {}", number(wanted.disk));
             let written = self
                 .write(&format!("{folder}/filter"), &filter)
                 .and_then(|()| self.write(&format!("{folder}/enable"), "1"));
@@ -288,11 +292,6 @@ impl Drop for Session {
         self.pipe = None;
         take_down(&self.root, &self.group);
     }
-}
-
-/// Major and minor number as the kernel keeps them.
-const fn number((major, minor): (u32, u32)) -> u32 {
-    major << 20 | minor
 }
 
 fn missing(what: impl Into<String>, remedy: impl Into<String>) -> Gap {
@@ -411,7 +410,7 @@ fn identity(pid: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{count_lost, event_of, group_of, identity, lives, number};
+    use super::{count_lost, event_of, group_of, identity, lives};
 
     #[test]
     fn a_process_is_told_from_a_later_one() {
@@ -435,10 +434,5 @@ mod tests {
     fn losses_are_summed() {
         let stats = "entries: 5\noverrun: 17\ncommit overrun: 3\nbytes: 9\ndropped events: 2\nread events: 1\n";
         assert_eq!(count_lost(stats), 19);
-    }
-
-    #[test]
-    fn numbers_are_the_kernels() {
-        assert_eq!(number((259, 3)), 259 << 20 | 3);
     }
 }

@@ -156,7 +156,7 @@ fn times(request: &Followed) -> [(Option<u64>, Option<u64>); 5] {
             Kind::Handed { .. } => handed = at,
             Kind::Delivered { .. } | Kind::Posted => posted = at,
             Kind::Answered { .. } => answered = at,
-            Kind::IssuedAgain => (issued, handed, posted, answered) = (at, None, None, None),
+            Kind::IssuedAgain { .. } => (issued, handed, posted, answered) = (at, None, None, None),
             Kind::Completed { .. } => ended = at,
             Kind::GaveBuffer
             | Kind::Refused { .. }

@@ -214,7 +214,8 @@ impl Stop {
 }
 
 fn trace(device: DeviceId, arguments: &TraceArgs, output: &Output) -> Outcome<Summary> {
-    if !host::devices()?.contains(&device) {
+    let exists = host::devices()?.contains(&device);
+    if !exists && !arguments.wait {
         return Err(
             Failure::new(Exit::NoSuchDevice, format!("there is no device {device}"))
                 .with_hint("`oxublk list` shows what there is"),
@@ -231,9 +232,11 @@ fn trace(device: DeviceId, arguments: &TraceArgs, output: &Output) -> Outcome<Su
     if arguments.verbose {
         live.definitions().iter().for_each(|line| note(line));
     }
-    let look = (!arguments.no_snapshot).then(|| start_look(device));
+    let look = (exists && !arguments.no_snapshot).then(|| start_look(device));
     let (snapshot, stopped) = wait_for_look(&mut live, look, &stop, deadline)?;
-    let header = header(device, &live, snapshot.as_ref());
+    let mut header = header(device, &live, snapshot.as_ref());
+    // Of a device that is not there nothing is under way.
+    header.sure |= !exists;
     missing(&header.gaps);
     let mut run = Run {
         printer: Printer::new(arguments, output, header.start_ns),
