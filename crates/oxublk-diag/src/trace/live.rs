@@ -14,6 +14,8 @@ use super::parse::Parser;
 use super::probes::Target;
 use super::session::{Error, Session, Wanted};
 
+/// The kernel hands over less than this at a time.
+const CHUNK: usize = 64 << 10;
 /// So many pieces are read before the events are used: the caller must see signals.
 const PIECES: usize = 256;
 
@@ -23,7 +25,7 @@ pub struct Live {
     session: Session,
     parser: Parser,
     order: Order,
-    text: Vec<u8>,
+    buffer: Vec<u8>,
     start_ns: u64,
 }
 
@@ -43,7 +45,7 @@ impl Live {
             session,
             parser: Parser::default(),
             order: Order::default(),
-            text: Vec::new(),
+            buffer: vec![0; CHUNK],
             // After the start: what is issued between is seen, and not taken for older.
             start_ns: now_ns(),
         })
@@ -75,12 +77,12 @@ impl Live {
         let mut events = Vec::new();
         let mut any = false;
         for _ in 0..PIECES {
-            self.text.clear();
-            if self.session.read(&mut self.text)? == 0 {
+            let length = self.session.read(&mut self.buffer)?;
+            let Some(text) = self.buffer.get(..length).filter(|text| !text.is_empty()) else {
                 break;
-            }
+            };
             any = true;
-            self.parser.feed(&self.text, &mut events);
+            self.parser.feed(text, &mut events);
         }
         events.into_iter().for_each(|event| self.order.push(event));
         Ok(any)

@@ -270,3 +270,7 @@ fn plain(name: &str, rest: &str) -> Option<What> {
         },
     })
 }
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

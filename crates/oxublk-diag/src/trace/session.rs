@@ -18,8 +18,6 @@ use super::probes::{PLAIN, Place, Probe, STATIONS, STRUCTURES, Target, plain_fil
 /// Where tracefs is mounted.
 const ROOTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const PREFIX: &str = "oxublk_";
-/// The kernel hands over less than this at a time.
-const CHUNK: usize = 64 << 10;
 
 /// Why nothing at all can be traced.
 #[derive(Debug)]
@@ -124,23 +122,15 @@ impl Session {
             .collect()
     }
 
-    /// Appends what the kernel has to tell, and says how much that was: 0 when there is nothing now.
+    /// Reads what the kernel has to tell, and says how many bytes that was: 0 when there is nothing now.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn read(&mut self, text: &mut Vec<u8>) -> io::Result<usize> {
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(pipe) = &mut self.pipe else {
             return Ok(0);
         };
-        let start = text.len();
-        text.resize(start + CHUNK, 0);
-        let read = pipe.read(&mut text[start..]);
-        let length = match &read {
-            Ok(length) => *length,
-            Err(_) => 0,
-        };
-        text.truncate(start + length);
-        match read {
+        match pipe.read(buffer) {
             Err(error)
                 if matches!(
                     error.kind(),

@@ -218,7 +218,7 @@ fn trace(device: DeviceId, arguments: &TraceArgs, output: &Output) -> Outcome<Su
     if !exists && !arguments.wait {
         return Err(
             Failure::new(Exit::NoSuchDevice, format!("there is no device {device}"))
-                .with_hint("`oxublk list` shows what there is"),
+                .with_hint("`oxublk list` shows what there is; --wait traces one that comes"),
         );
     }
     let file = arguments.output.as_deref().map(create).transpose()?;
@@ -380,7 +380,10 @@ impl Run {
                 .read()
                 .map_err(|error| Failure::io("cannot read the trace", &error))?;
             self.take(live.take())?;
-            self.follower.tick(now_ns(), &mut self.said);
+            // While there is more to read, what does not move may have moved.
+            if !any {
+                self.follower.tick(now_ns(), &mut self.said);
+            }
             self.printer.said(&mut self.said)?;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let wait = if any {
