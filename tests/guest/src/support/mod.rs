@@ -11,8 +11,8 @@ pub(crate) mod procfs;
 pub(crate) mod runner;
 pub(crate) mod special;
 pub(crate) mod trace;
-pub(crate) mod usdt;
 pub(crate) mod traced;
+pub(crate) mod usdt;
 pub(crate) mod wait;
 
 pub(crate) use device::Added;
