@@ -1,5 +1,7 @@
 //! The command lines of both programs. Help, manual pages and completions come from here.
 
+mod trace;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::exit::EXIT_CODES;
 use crate::rescue_args::RescueArgs;
 use crate::size::Size;
+
+pub use trace::{Op, TraceArgs};
 
 /// The highest id that the driver gives.
 const MAX_ID: u32 = oxublk::sys::MAX_DEV_ID;
@@ -70,6 +74,10 @@ pub enum Command {
     /// Makes the server's own thread answer: nobody else may. Shows first what will be done, and why. Works for any ublk
     /// server whose thread lives and can be reached; says so where it cannot. The server must be ended afterwards.
     Rescue(RescueArgs),
+    /// Follow each request of a device, live: through the driver and the server and back.
+    ///
+    /// Works for any ublk server. Needs root and the kernel's tracing; leaves nothing behind.
+    Trace(TraceArgs),
     /// Show what the driver of this kernel can do.
     Features,
     /// Print a script that completes this command in a shell.

@@ -29,9 +29,9 @@ pub enum Exit {
     NoPermission = 6,
     /// A device with this id exists already.
     IdTaken = 7,
-    /// `doctor`: something is wrong or slow, nothing is stuck.
+    /// `doctor`, `trace`: something is wrong or slow, nothing is stuck.
     Warnings = 8,
-    /// `doctor`, `rescue`: a request, a device or a command is stuck.
+    /// `doctor`, `rescue`, `trace`: a request, a device or a command is stuck.
     Stuck = 9,
 }
 
@@ -46,8 +46,8 @@ Exit codes:
   5  the ublk driver is not loaded, or this kernel lacks what was asked for
   6  not permitted
   7  a device with this id exists already
-  8  doctor: something is wrong or slow, nothing is stuck
-  9  doctor, rescue: a request, a device or a command is stuck";
+  8  doctor, trace: something is wrong or slow, nothing is stuck
+  9  doctor, rescue, trace: a request, a device or a command is stuck";
 
 impl Exit {
     /// The exit code as a number.

@@ -13,7 +13,7 @@ mod fdinfo;
 mod files;
 mod guard;
 mod host;
-mod kernel;
+pub(crate) mod kernel;
 mod log;
 mod processes;
 mod recorder;

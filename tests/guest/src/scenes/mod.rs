@@ -21,6 +21,7 @@ mod queues;
 mod recorder;
 mod rescue;
 mod shapes;
+mod trace;
 mod trouble;
 
 use crate::support::Scene;
@@ -39,6 +40,7 @@ pub(crate) const SCENES: &[Scene] = &[
     death::SCENE,
     trouble::SCENE,
     recorder::SCENE,
+    trace::SCENE,
     healthy::SCENE,
     faults_arming::SCENE,
     faults_delivery::SCENE,

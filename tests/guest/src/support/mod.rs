@@ -11,6 +11,7 @@ pub(crate) mod procfs;
 pub(crate) mod runner;
 pub(crate) mod special;
 pub(crate) mod trace;
+pub(crate) mod traced;
 pub(crate) mod usdt;
 pub(crate) mod wait;
 

@@ -17,6 +17,7 @@ mod info;
 mod list;
 mod output;
 mod rescue;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -77,6 +78,7 @@ fn run(cli: Cli, output: &Output, log: &Log) -> Outcome<Exit> {
         Command::Del(arguments) => return del::run(&arguments, &run_dir, output),
         Command::Doctor(arguments) => return doctor::run(&arguments, output),
         Command::Rescue(arguments) => return rescue::run(&arguments, output),
+        Command::Trace(arguments) => return trace::run(&arguments, output),
         Command::Features => features::run(output)?,
         Command::Completions { shell } => help::completions(shell, output)?,
         Command::Man { dir } => help::man(dir.as_deref(), output)?,

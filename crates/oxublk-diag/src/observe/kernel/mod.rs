@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `memory.rs` | memory by the kernel's addresses |
 //! | `btf.rs`, `layout.rs` | which member is where on this kernel |
+//! | `types.rs` | the same for probes, without reading any memory |
 //! | `symbols.rs` | where to begin |
 //! | `xarray.rs` | the kernel's sparse arrays |
 //! | `device.rs` | devices, queues, tags, requests |
@@ -24,6 +25,7 @@ mod open;
 mod ring;
 mod symbols;
 mod task;
+mod types;
 mod xarray;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -36,6 +38,8 @@ use device::{Counts, QueueView};
 use layout::Layout;
 use memory::{Memory, View};
 use symbols::Symbols;
+
+pub(crate) use types::Types;
 
 /// The driver allows at most so many.
 const MAX_DEVICES: usize = 4096;

@@ -68,7 +68,7 @@ fn no_memory(path: &Path, error: &io::Error) -> Gap {
     gap(format!("{}: {error}", path.display()), remedy)
 }
 
-fn read_types(path: &Path) -> Result<Vec<u8>, Gap> {
+pub(super) fn read_types(path: &Path) -> Result<Vec<u8>, Gap> {
     fs::read(path).map_err(|error| {
         gap(
             format!("{}: {error}", path.display()),
