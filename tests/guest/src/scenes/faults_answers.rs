@@ -25,7 +25,7 @@ pub(crate) const SCENE: Scene = Scene {
         writes_are_answered_with_nothing => Case::new("result-zero", Provoke::Writes, WRONG_RESULT),
         reads_are_answered_with_nothing => Case::new("result-zero", Provoke::Reads, WRONG_RESULT),
         reads_are_answered_with_too_much => Case::new("result-too-big", Provoke::Reads, WRONG_RESULT).forgives(TOO_MUCH),
-        descriptors_have_another_size => Case::new("descriptor-stride-32", Provoke::EverywhereToTheEnd, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]).forgives(TOO_MUCH),
-        descriptors_are_another_queues => Case::new("descriptor-queue-0", Provoke::EverywhereToTheEnd, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]).forgives(TOO_MUCH),
+        descriptors_have_another_size => Case::new("descriptor-stride-32", Provoke::WholeQueues, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]).forgives(TOO_MUCH),
+        descriptors_are_another_queues => Case::new("descriptor-queue-0", Provoke::WholeQueues, WRONG_DESCRIPTORS).also(&[Cause::WrongResult]).forgives(TOO_MUCH),
     ],
 };

@@ -2,6 +2,7 @@
 
 mod death;
 mod discard;
+mod doctor;
 mod faults_answers;
 mod faults_arming;
 mod faults_control;
@@ -48,6 +49,7 @@ pub(crate) const SCENES: &[Scene] = &[
     faults_answers::SCENE,
     faults_life::SCENE,
     faults_control::SCENE,
+    doctor::SCENE,
     rescue::SCENE,
     origin_hang::SCENE,
     faults_reboot::INSIDE,

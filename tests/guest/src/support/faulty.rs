@@ -31,9 +31,9 @@ pub(crate) enum Provoke {
     Burst,
     /// Many reads at once from all CPUs.
     Everywhere,
-    /// The same, and they come to an end.
-    EverywhereToTheEnd,
-    /// Reads that go on until the server is killed.
+    /// Reads that take all tags of a queue at once, from all CPUs; they come to an end.
+    WholeQueues,
+    /// Reads that go on until their process is killed.
     Load,
     /// The server is killed.
     Kill,
@@ -252,6 +252,11 @@ pub(crate) fn examine(case: &Case) -> Result<()> {
     if told.is_err() {
         note(format!("verdict: {}: **wrong**", case.title()));
     }
+    let clients = match case.provoke {
+        // Killed under load on a polled ring, 6.12 may leave a request that nothing ends.
+        Provoke::Load => Vec::new(),
+        _ => clients,
+    };
     // What doctor said wrong is more interesting than what was left after it.
     let cleared = server.clear(clients);
     told.and(cleared)
@@ -282,13 +287,16 @@ pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>>
             Ok(clients)
         }
         Provoke::Everywhere => everywhere(&disk),
-        Provoke::EverywhereToTheEnd => {
-            for client in everywhere(&disk)? {
-                client.wait(LONG)?;
+        Provoke::WholeQueues => {
+            for cpu in ["0", "1"] {
+                let line = format!(
+                    "taskset -c {cpu} dd if={disk} of=/dev/null bs=2M count=4 iflag=direct conv=noerror"
+                );
+                run("sh", &["-c", &line])?;
             }
             Ok(Vec::new())
         }
-        Provoke::Load => Ok(vec![load(&disk)?]),
+        Provoke::Load => Ok(vec![load(&disk, 4)?]),
         Provoke::Kill => {
             server.process.signal(Signal::KILL)?;
             super::device::ended(server.process.pid())?;
@@ -333,11 +341,14 @@ pub(crate) fn read(disk: &str, block: u64, count: u64) -> Result<Process> {
     Process::start("dd", &dd_read(disk, block, count))
 }
 
-/// Reads the disk from its beginning to its end, again and again.
-fn load(disk: &str) -> Result<Process> {
-    let line =
-        format!("while dd if={disk} of=/dev/null bs=64K iflag=direct status=none; do :; done");
-    Process::start("sh", &["-c", &line])
+/// Reads and writes, `at_once` of them, until the process is killed.
+pub(crate) fn load(disk: &str, at_once: u32) -> Result<Process> {
+    let line = format!(
+        "--name=load --filename={disk} --rw=randrw --bs=4k --iodepth={at_once} --ioengine=libaio --direct=1 \
+         --time_based --runtime=3600 --thread"
+    );
+    let words: Vec<&str> = line.split_whitespace().collect();
+    Process::start("fio", &words)
 }
 
 fn write(disk: &str, block: u64, count: u64) -> Result<Process> {
