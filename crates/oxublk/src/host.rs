@@ -68,6 +68,15 @@ pub struct Holder {
     pub usage: Usage,
 }
 
+impl Holder {
+    /// Whether it uses the disk of this device, or a partition of it.
+    #[must_use]
+    pub fn uses(&self, id: DeviceId) -> bool {
+        let rest = self.disk.strip_prefix(&id.disk_name());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('p'))
+    }
+}
+
 /// What somebody uses a disk as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
@@ -95,7 +104,16 @@ pub enum Usage {
 /// # Errors
 /// `/proc` cannot be read.
 pub fn holders(id: DeviceId) -> Result<Vec<Holder>> {
-    let disks = Disks::of(Path::new("/sys/block"), id);
+    holders_of(&[id])
+}
+
+/// The same for several devices, in one pass over the host's processes.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn holders_of(ids: &[DeviceId]) -> Result<Vec<Holder>> {
+    let of = |id: &DeviceId| Disks::of(Path::new("/sys/block"), *id).0;
+    let disks = Disks(ids.iter().flat_map(of).collect());
     if disks.0.is_empty() {
         return Ok(Vec::new());
     }

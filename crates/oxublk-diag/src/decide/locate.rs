@@ -76,7 +76,13 @@ fn with_server(device: &DeviceCase<'_>, queue: oxublk::QueueId, tag: &TagView) -
         return Station::Answered;
     }
     let Some((ring, submission)) = history.last() else {
-        return Station::Posted;
+        // Its command was written over. Of completions none is left unreaped: so this one was reaped.
+        let reaped = device.rings_of(queue).all(|ring| ring.unreaped() == 0);
+        return if reaped && device.rings_of(queue).next().is_some() {
+            Station::Reaped
+        } else {
+            Station::Posted
+        };
     };
     match ring.completion_of(submission) {
         Some(completion) if completion.is_refusal() => Station::Answered,

@@ -9,7 +9,8 @@
 //! | `arming.rs` | a device that does not get ready |
 //! | `delivery.rs` | requests that do not reach the server |
 //! | `serving.rs` | requests that the server has and does not answer |
-//! | `answers.rs` | answers that were not sent, were refused, or are wrong |
+//! | `answers.rs` | a late request's answer that was not sent, was refused, or is wrong |
+//! | `practice.rs` | what is wrong with how a server fetches, reads and answers, whether or not a request is late |
 //! | `life.rs` | servers that are gone |
 //! | `control.rs` | control commands that wait |
 //! | `locate.rs` | the station of each request |
@@ -30,6 +31,7 @@ mod infer;
 mod late;
 mod life;
 mod locate;
+mod practice;
 mod serving;
 
 use std::time::Duration;
@@ -70,7 +72,7 @@ pub fn decide(before: &Snapshot, now: &Snapshot, limits: Limits) -> Report {
     for device in case.devices() {
         drafts.extend(life::findings(&device));
         drafts.extend(arming::findings(&device));
-        drafts.extend(answers::structural(&device));
+        drafts.extend(practice::findings(&device));
         for late in device.late() {
             drafts.push(cause(&late));
         }

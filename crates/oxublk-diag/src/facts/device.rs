@@ -152,6 +152,9 @@ pub struct Queue {
     pub unarmed: Vec<TagRange>,
     /// The threads that armed its tags, each once; up to 6.15 the driver has one for each queue.
     pub armers: Vec<Armer>,
+    /// Other threads that fetched some of its tags, where the driver serves the queue through one thread (up to 6.15).
+    #[serde(default)]
+    pub strangers: Vec<Armer>,
     /// Tags with something to tell: with a request, or not simply armed and waiting.
     pub tags: Vec<TagView>,
     /// Requests that rest on the list of those to be sent again: the driver gave them back to the block layer.

@@ -23,8 +23,17 @@ pub(super) fn gap(debug: &Path) -> Option<Gap> {
     })
 }
 
-/// The queues of a disk with the tags that have a request.
-pub(super) fn queues(debug: &Path, disk: &str) -> Vec<Queue> {
+/// A disk's queues.
+#[derive(Debug)]
+pub(super) struct Disk {
+    /// With the tags that have a request.
+    pub(super) queues: Vec<Queue>,
+    /// Whether it is known that no request is under way.
+    pub(super) idle: bool,
+}
+
+/// The queues of a disk.
+pub(super) fn disk(debug: &Path, disk: &str) -> Disk {
     let folder = debug.join("block").join(disk);
     let names = files::names(&folder).unwrap_or_default();
     let mut ids: Vec<u16> = names
@@ -32,12 +41,14 @@ pub(super) fn queues(debug: &Path, disk: &str) -> Vec<Queue> {
         .filter_map(|name| name.strip_prefix("hctx")?.parse().ok())
         .collect();
     ids.sort_unstable();
-    let requeued = files::text(&folder.join("requeue_list")).unwrap_or_default();
-    let requeued = requests(&requeued);
+    let requeued = files::text(&folder.join("requeue_list")).ok();
+    let mut idle = requeued.as_ref().is_some_and(|text| text.trim().is_empty());
+    let requeued = requests(&requeued.unwrap_or_default());
     let single = ids.len() == 1;
     let queue = |id: u16| {
-        let text = files::text(&folder.join(format!("hctx{id}")).join("busy")).unwrap_or_default();
-        let mut tags = requests(&text);
+        let text = files::text(&folder.join(format!("hctx{id}")).join("busy")).ok();
+        idle &= text.as_ref().is_some_and(|text| text.trim().is_empty());
+        let mut tags = requests(&text.unwrap_or_default());
         let mut count = 0;
         // The list does not say which queue its requests are of.
         if single {
@@ -50,6 +61,7 @@ pub(super) fn queues(debug: &Path, disk: &str) -> Vec<Queue> {
             armed: None,
             unarmed: Vec::new(),
             armers: Vec::new(),
+            strangers: Vec::new(),
             tags,
             misanswered: Vec::new(),
             well_answered: 0,
@@ -58,7 +70,11 @@ pub(super) fn queues(debug: &Path, disk: &str) -> Vec<Queue> {
             aborting: None,
         }
     };
-    ids.into_iter().map(queue).collect()
+    let queues: Vec<Queue> = ids.into_iter().map(queue).collect();
+    Disk {
+        idle: idle && !queues.is_empty(),
+        queues,
+    }
 }
 
 /// `00000000f2b5ad47 {.op=READ, .cmd_flags=…, .rq_flags=…, .state=in_flight, .tag=3, .internal_tag=-1}` per line.

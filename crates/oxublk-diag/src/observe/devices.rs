@@ -191,6 +191,7 @@ fn apply(device: &mut Device, info: &DeviceInfo, cpus: Vec<Vec<u32>>) {
                 armed: None,
                 unarmed: Vec::new(),
                 armers: Vec::new(),
+                strangers: Vec::new(),
                 tags: Vec::new(),
                 misanswered: Vec::new(),
                 well_answered: 0,

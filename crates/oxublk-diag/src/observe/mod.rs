@@ -20,11 +20,12 @@ mod recorder;
 mod threads;
 mod waiters;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oxublk::DeviceId;
+use oxublk::{DeviceId, DeviceState};
 use rustix::time::ClockId;
 
 use crate::facts::{Buffer, Device, Gap, Layer, Node, Snapshot};
@@ -131,12 +132,11 @@ impl Observer {
         self.time("driver", || {
             devices::ask_driver(&mut snapshot, Duration::from_secs(1))
         });
+        let idle = self.time("debugfs", || read_debugfs(&roots, &mut snapshot));
         let processes = self.time("processes", || {
-            let processes = processes::look(&roots.proc, &mut snapshot, deadline);
-            waiters::users(&mut snapshot);
-            processes
+            processes::look(&roots.proc, &mut snapshot, &idle, deadline)
         });
-        self.time("debugfs", || read_debugfs(&roots, &mut snapshot));
+        self.time("users", || waiters::users(&mut snapshot));
         waiters::control(&mut snapshot);
         snapshot.taken_ns = now_ns();
         self.read_kernel(&mut snapshot);
@@ -204,22 +204,29 @@ fn now_ns() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
 }
 
-fn read_debugfs(roots: &Roots, snapshot: &mut Snapshot) {
+/// Reads the requests of all disks; returns the devices that are live and have none.
+fn read_debugfs(roots: &Roots, snapshot: &mut Snapshot) -> HashSet<DeviceId> {
+    let mut idle = HashSet::new();
     if let Some(gap) = debugfs::gap(&roots.debug) {
         snapshot.gaps.push(gap);
-        return;
+        return idle;
     }
     for device in &mut snapshot.devices {
         if device.node == Node::File || device.block.is_none() {
             continue;
         }
-        for seen in debugfs::queues(&roots.debug, &device.id.disk_name()) {
+        let disk = debugfs::disk(&roots.debug, &device.id.disk_name());
+        if disk.idle && device.state == Some(DeviceState::Live) {
+            idle.insert(device.id);
+        }
+        for seen in disk.queues {
             match device.queues.iter_mut().find(|queue| queue.id == seen.id) {
                 Some(queue) => (queue.tags, queue.requeued) = (seen.tags, seen.requeued),
                 None => device.queues.push(seen),
             }
         }
     }
+    idle
 }
 
 /// Whether the buffers that the servers gave are memory that the driver can use.

@@ -1,6 +1,6 @@
 //! Which processes and threads have to do with a device: one pass over `/proc`, details only of those that matter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,8 +39,14 @@ struct Open {
     recorders: Vec<(i32, DeviceId)>,
 }
 
-/// Looks at all processes and fills servers, tasks, rings.
-pub(super) fn look(proc: &Path, snapshot: &mut Snapshot, deadline: Instant) -> Processes {
+/// Looks at all processes and fills servers, tasks, rings. Of a server whose devices are all idle its threads' states are enough:
+/// on a host with many healthy devices the details would be most of what there is to read.
+pub(super) fn look(
+    proc: &Path,
+    snapshot: &mut Snapshot,
+    idle: &HashSet<DeviceId>,
+    deadline: Instant,
+) -> Processes {
     let mut processes = Processes::default();
     let mut hidden = 0;
     let pids = files::numbers(proc);
@@ -65,7 +71,13 @@ pub(super) fn look(proc: &Path, snapshot: &mut Snapshot, deadline: Instant) -> P
         if !open.chars.is_empty() {
             server(&folder, pid, &open, snapshot, &mut processes);
         }
-        tasks(&folder, pid, !open.chars.is_empty(), snapshot);
+        let role = match open.chars.as_slice() {
+            [] if !claims(snapshot, pid) => Role::Stranger,
+            [] => Role::Server,
+            chars if chars.iter().all(|(_, id)| idle.contains(id)) => Role::IdleServer,
+            _ => Role::Server,
+        };
+        tasks(&folder, pid, role, snapshot);
     }
     if snapshot
         .devices
@@ -109,9 +121,15 @@ fn mapped_only(
         };
         if !maps(&text).1.is_empty() {
             server(&folder, pid, &Open::default(), snapshot, processes);
-            tasks(&folder, pid, true, snapshot);
+            tasks(&folder, pid, Role::Server, snapshot);
         }
     }
+}
+
+/// Whether a device names this process as its server.
+fn claims(snapshot: &Snapshot, pid: Pid) -> bool {
+    let mut devices = snapshot.devices.iter();
+    devices.any(|device| device.claimed_pid == Some(pid))
 }
 
 fn late(what: &str) -> Gap {
@@ -281,23 +299,32 @@ fn maps(text: &str) -> (Memory, Vec<(DeviceId, Mapping)>) {
     (memory, devices)
 }
 
+/// What a process has to do with devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Server,
+    /// All of its devices are idle.
+    IdleServer,
+    Stranger,
+}
+
 /// The threads of a server, and any thread that sleeps where signals do not wake it.
-fn tasks(folder: &Path, pid: Pid, has_device: bool, snapshot: &mut Snapshot) {
-    let is_server = has_device
-        || snapshot
-            .devices
-            .iter()
-            .any(|device| device.claimed_pid == Some(pid));
+fn tasks(folder: &Path, pid: Pid, role: Role, snapshot: &mut Snapshot) {
     let threads = files::numbers(&folder.join("task"));
     for tid in threads {
         let text = files::text(&folder.join("task").join(tid.to_string()).join("stat"));
         let Some(stat) = text.ok().and_then(|text| threads::stat(&text)) else {
             continue;
         };
-        if is_server || matters(&stat) {
-            let task: Task = threads::task(folder, pid, Tid(tid), stat);
-            snapshot.tasks.insert(task.tid, task);
-        }
+        let task: Task = match role {
+            Role::Server => threads::task(folder, pid, Tid(tid), stat),
+            Role::IdleServer | Role::Stranger if matters(&stat) => {
+                threads::task(folder, pid, Tid(tid), stat)
+            }
+            Role::IdleServer => threads::outline(pid, Tid(tid), stat),
+            Role::Stranger => continue,
+        };
+        snapshot.tasks.insert(task.tid, task);
     }
 }
 

@@ -54,17 +54,29 @@ pub(super) fn task(process: &Path, pid: Pid, tid: Tid, stat: Stat) -> Task {
     let wchan = files::line(&folder.join("wchan")).filter(|name| !name.is_empty() && name != "0");
     let system_call = files::line(&folder.join("syscall")).and_then(|text| syscall(&text));
     Task {
+        tracer: tracer.filter(|pid| *pid != 0).map(Pid),
+        wchan,
+        stack: stack(&files::text(&folder.join("stack")).unwrap_or_default()),
+        syscall: system_call,
+        switches: value("voluntary_ctxt_switches:"),
+        ..outline(pid, tid, stat)
+    }
+}
+
+/// A thread with what `stat` says of it.
+pub(super) fn outline(pid: Pid, tid: Tid, stat: Stat) -> Task {
+    Task {
         tid,
         pid,
         comm: stat.comm,
         state: stat.state,
-        tracer: tracer.filter(|pid| *pid != 0).map(Pid),
+        tracer: None,
         parent: stat.parent,
-        wchan,
-        stack: stack(&files::text(&folder.join("stack")).unwrap_or_default()),
-        syscall: system_call,
+        wchan: None,
+        stack: Vec::new(),
+        syscall: None,
         cpu_ticks: Some(stat.cpu_ticks),
-        switches: value("voluntary_ctxt_switches:"),
+        switches: None,
         start_ticks: Some(stat.start_ticks),
         asleep_ms: None,
         kernel: stat.kernel,

@@ -328,17 +328,19 @@ fn read_path(memory: PathBuf, at: u64) -> Option<PathBuf> {
 
 /// Who uses the disks.
 pub(super) fn users(snapshot: &mut Snapshot) {
+    let disks = snapshot
+        .devices
+        .iter()
+        .filter(|device| device.block.is_some());
+    let ids: Vec<DeviceId> = disks.map(|device| device.id).collect();
+    let holders = oxublk::host::holders_of(&ids).unwrap_or_default();
     for device in &mut snapshot.devices {
-        if device.block.is_none() {
-            continue;
-        }
-        let holders = oxublk::host::holders(device.id).unwrap_or_default();
-        device.users = holders
-            .into_iter()
+        let own = holders.iter().filter(|holder| holder.uses(device.id));
+        device.users = own
             .map(|holder| crate::facts::User {
                 pid: holder.pid.map(Pid),
                 usage: usage(&holder.disk, &holder.usage),
-                comm: holder.command,
+                comm: holder.command.clone(),
             })
             .collect();
     }

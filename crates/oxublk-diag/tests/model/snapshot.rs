@@ -82,9 +82,7 @@ fn host(view: &View) -> Host {
         Kernel::V7_2 => "7.2.12+deb13-cloud-amd64",
         Kernel::V7_3 => "7.3.4+deb13-cloud-amd64",
     };
-    let failed = format!("I/O error, dev {}, sector 8", DEVICE.disk_name());
     Host {
-        log: view.failed.then_some(failed).into_iter().collect(),
         release: release.to_owned(),
         machine: "x86_64".to_owned(),
         driver_loaded: Some(true),
@@ -185,6 +183,7 @@ fn queue(view: &QueueView) -> Queue {
         armed: Some(view.armed),
         unarmed,
         armers: view.armers.iter().map(armer).collect(),
+        strangers: view.strangers.iter().map(armer).collect(),
         tags: view.tags.iter().filter_map(self::tag).collect(),
         requeued: u32::try_from(view.tags.iter().filter(resting).count()).unwrap(),
         misanswered: Vec::new(),

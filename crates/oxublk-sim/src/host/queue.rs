@@ -304,13 +304,6 @@ impl Queue {
         true
     }
 
-    /// Whether a request of the queue has ended with an error.
-    pub(crate) fn has_failed_requests(&self) -> bool {
-        let state = self.state();
-        let mut outcomes = state.outcomes.iter();
-        outcomes.any(|outcome| outcome.result.is_err())
-    }
-
     /// The bytes that are left of a tag's request, and whether it is a write.
     pub(crate) fn asked(&self, tag: Tag) -> (i32, bool) {
         let mut state = self.state();

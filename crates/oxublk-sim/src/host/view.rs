@@ -1,5 +1,7 @@
 //! What can be seen of a host at a moment. Plain data.
 
+use std::collections::BTreeSet;
+
 use oxublk::sys::op;
 
 use crate::kernel::Kernel;
@@ -99,8 +101,6 @@ pub struct View {
     pub controls: Vec<ControlView>,
     /// Threads that wait for the disk.
     pub waiters: Vec<WaiterView>,
-    /// Whether a request has failed: the kernel's log speaks of it.
-    pub failed: bool,
 }
 
 /// A queue.
@@ -112,6 +112,8 @@ pub struct QueueView {
     pub tags: Vec<TagView>,
     /// The threads that the driver has for it.
     pub armers: Vec<ArmerView>,
+    /// Other threads whose fetches wait in it, where the driver serves the queue through one thread.
+    pub strangers: Vec<ArmerView>,
     /// How many tags were armed.
     pub armed: u16,
 }
@@ -307,7 +309,6 @@ impl Host {
                 .map(|tid| WaiterView { tid, pid: SERVER })
                 .into_iter()
                 .collect(),
-            failed: self.queues.iter().any(Queue::has_failed_requests),
         }
     }
 
@@ -321,12 +322,31 @@ impl Host {
         QueueView {
             id: queue.id,
             armers,
+            strangers: self.strangers(queue),
             armed: if self.was_released() {
                 0
             } else {
                 u16::try_from(queue.state().fetched).unwrap_or(u16::MAX)
             },
             tags,
+        }
+    }
+
+    fn strangers(&self, queue: &Queue) -> Vec<ArmerView> {
+        let kernel = self.plan.kernel;
+        let fetched = queue.tags.iter().filter_map(|slot| {
+            let tid = slot.armer?;
+            (queue.owner(slot, kernel) != Some(tid)).then_some(tid)
+        });
+        let tids: BTreeSet<u32> = fetched.filter(|_| !self.was_released()).collect();
+        tids.into_iter().map(|tid| self.armer(tid)).collect()
+    }
+
+    fn armer(&self, tid: u32) -> ArmerView {
+        ArmerView {
+            tid,
+            pid: SERVER,
+            alive: self.threads.contains_key(&tid),
         }
     }
 
@@ -350,11 +370,7 @@ impl Host {
                 TagState::Posted | TagState::Held => PlaceView::WithServer,
                 TagState::Gone => PlaceView::Canceled,
             },
-            armer: owner.map(|tid| ArmerView {
-                tid,
-                pid: SERVER,
-                alive: self.threads.contains_key(&tid),
-            }),
+            armer: owner.map(|tid| self.armer(tid)),
             buffer: BufferView {
                 address: armed.address,
                 mapped: armed.address != UNMAPPED,

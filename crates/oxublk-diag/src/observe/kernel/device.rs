@@ -1,6 +1,6 @@
 //! The driver's structures: devices, queues, tags, requests.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use oxublk::{QueueId, Tag};
 
@@ -116,6 +116,7 @@ impl Kernel {
                 armed: head.get_u16(layout.armed),
                 unarmed: Vec::new(),
                 armers: Vec::new(),
+                strangers: Vec::new(),
                 tags: Vec::new(),
                 misanswered: Vec::new(),
                 well_answered: 0,
@@ -141,7 +142,21 @@ impl Kernel {
             self.tag(&mut found, Tag(tag), io, request);
         }
         found.queue.armers = found.armers.values().flatten().cloned().collect();
+        if let Some(daemon) = daemon {
+            found.queue.strangers = self.strangers(&found.commands, daemon);
+        }
         Some(found)
+    }
+
+    /// The threads other than a queue's own whose commands wait in it.
+    fn strangers(&self, commands: &[u64], daemon: u64) -> Vec<Armer> {
+        let tasks: BTreeSet<u64> = commands
+            .iter()
+            .filter_map(|command| self.task_of_command(*command))
+            .filter(|task| *task != daemon)
+            .collect();
+        let armers = tasks.into_iter().filter_map(|task| self.armer(task));
+        armers.collect()
     }
 
     fn tag(&self, found: &mut QueueView, tag: Tag, io: &[u8], request: Option<Request>) {

@@ -281,6 +281,28 @@ pub(super) enum DeferredWork {
     Queue(Field, Field),
 }
 
+/// Where a request of io_uring has its thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum KiocbTask {
+    /// Up to 6.12.
+    Itself(Field),
+    /// Later: in what io_uring keeps of the thread.
+    InContext(Field, Field),
+}
+
+impl KiocbTask {
+    fn new(lookup: &Lookup<'_>) -> Option<Self> {
+        let itself = lookup.maybe("io_kiocb", "task").map(Self::Itself);
+        itself.or_else(|| {
+            let context = lookup.maybe("io_kiocb", "tctx")?;
+            Some(Self::InContext(
+                context,
+                lookup.maybe("io_uring_task", "task")?,
+            ))
+        })
+    }
+}
+
 /// `struct io_ring_ctx` and what belongs to it.
 #[derive(Debug)]
 pub(super) struct RingLayout {
@@ -310,6 +332,8 @@ pub(super) struct RingLayout {
     pub(super) kiocb_ring: Field,
     pub(super) kiocb_command: Field,
     pub(super) kiocb_work: Field,
+    /// The thread that submitted the request.
+    pub(super) kiocb_task: Option<KiocbTask>,
     pub(super) command_sqe: Field,
     pub(super) command_op: Field,
 }
@@ -349,6 +373,7 @@ impl RingLayout {
             kiocb_ring: lookup.need("io_kiocb", "ctx")?,
             kiocb_command: lookup.need("io_kiocb", "cmd")?,
             kiocb_work: lookup.need("io_kiocb", "work")?,
+            kiocb_task: KiocbTask::new(lookup),
             command_sqe: lookup.need("io_uring_cmd", "sqe")?,
             command_op: lookup.need("io_uring_cmd", "cmd_op")?,
         })

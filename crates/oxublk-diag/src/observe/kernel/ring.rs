@@ -5,7 +5,7 @@ use oxublk::{DeviceId, QueueId, Tag};
 use crate::facts::{Completion, IoCommand, Ring, Submission, Tid};
 
 use super::Kernel;
-use super::layout::DeferredWork;
+use super::layout::{DeferredWork, KiocbTask};
 use super::memory::{View, number};
 
 const SETUP_CQE32: u32 = Ring::SETUP_CQE32;
@@ -53,6 +53,19 @@ impl Kernel {
         let layout = &self.layout.ring;
         let kiocb = command.checked_sub(u64::try_from(layout.kiocb_command.offset).ok()?)?;
         self.memory.pointer(kiocb, layout.kiocb_ring)
+    }
+
+    /// The thread that submitted a command.
+    pub(super) fn task_of_command(&self, command: u64) -> Option<u64> {
+        let layout = &self.layout.ring;
+        let kiocb = command.checked_sub(u64::try_from(layout.kiocb_command.offset).ok()?)?;
+        match layout.kiocb_task? {
+            KiocbTask::Itself(task) => self.memory.pointer(kiocb, task),
+            KiocbTask::InContext(context, task) => {
+                let context = self.memory.pointer(kiocb, context)?;
+                self.memory.pointer(context, task)
+            }
+        }
     }
 
     fn tid(&self, task: u64) -> Option<Tid> {

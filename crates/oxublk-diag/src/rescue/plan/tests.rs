@@ -77,6 +77,7 @@ fn snapshot() -> Snapshot {
         armed: None,
         unarmed: Vec::new(),
         armers: Vec::new(),
+        strangers: Vec::new(),
         tags: vec![view(3, 12_000)],
         requeued: 0,
         misanswered: Vec::new(),
