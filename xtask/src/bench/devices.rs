@@ -4,6 +4,7 @@ use super::load::{self, AREA_BYTES};
 use super::plan::Device;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ const OXUBLK_NULL: &str = "10";
 const OXUBLK_MEM: &str = "11";
 const RUBLK_NULL: &str = "12";
 const RUBLK_LOOP: &str = "13";
+const OXUBLK_TRACED: &str = "14";
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -86,7 +88,31 @@ fn create(device: Device, batch: bool) -> Result<String> {
             ))?;
             Ok(format!("/dev/ublkb{RUBLK_LOOP}"))
         }
+        Device::OxublkTraced => {
+            run(&format!(
+                "{policy}oxublk add null --id {OXUBLK_TRACED} --size 250G"
+            ))?;
+            trace(OXUBLK_TRACED)?;
+            Ok(format!("/dev/ublkb{OXUBLK_TRACED}"))
+        }
     }
+}
+
+/// Starts `oxublk trace`, and returns when it follows requests. It ends with the guest.
+fn trace(id: &str) -> Result<()> {
+    let mut tracing = Command::new("oxublk")
+        .args(["--json", "trace", id, "--quiet"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run oxublk")?;
+    let output = tracing.stdout.take().context("no output")?;
+    let mut first = String::new();
+    BufReader::new(output).read_line(&mut first)?;
+    if !first.contains("start") {
+        bail!("oxublk trace {id} said `{}`", first.trim_end());
+    }
+    Ok(())
 }
 
 fn file_on_tmpfs(name: &str) -> Result<String> {

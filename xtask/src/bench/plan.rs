@@ -20,9 +20,12 @@ pub(crate) enum Device {
     OxublkMem,
     /// rublk over a file on tmpfs: the nearest to a memory disk that it has.
     RublkLoop,
+    /// Ours, while `oxublk trace` follows its requests. Its probes cost all devices of the driver: measure it alone.
+    OxublkTraced,
 }
 
 impl Device {
+    /// Those that can be measured side by side.
     pub(crate) const ALL: [Self; 7] = [
         Self::NullBlk,
         Self::Brd,
@@ -42,6 +45,7 @@ impl Device {
             Self::RublkNull => "rublk null",
             Self::OxublkMem => "oxublk mem",
             Self::RublkLoop => "rublk loop, tmpfs",
+            Self::OxublkTraced => "oxublk null, traced",
         }
     }
 
@@ -56,7 +60,10 @@ impl Device {
 
     /// Whether it keeps data, so that it must be filled before it is read.
     pub(crate) fn keeps_data(self) -> bool {
-        !matches!(self, Self::NullBlk | Self::OxublkNull | Self::RublkNull)
+        matches!(
+            self,
+            Self::Brd | Self::Loop | Self::OxublkMem | Self::RublkLoop
+        )
     }
 }
 

@@ -8,7 +8,6 @@ use crate::words::age;
 
 use super::answers::words;
 use super::case::{DeviceCase, milliseconds};
-use super::doing::does;
 use super::draft::Draft;
 use super::history::{commands, errno};
 
@@ -291,7 +290,7 @@ fn not_fetched(device: &DeviceCase<'_>) -> Option<Draft> {
         let says = "START_DEV was sent before any tag was armed, and waits for that: nothing was ever fetched".to_owned();
         return Some(
             draft(device, Cause::FetchAfterStart, Certainty::Likely, says)
-                .because_all(server_lines(device)),
+                .because_all(device.server_lines()),
         );
     }
     let whole: Vec<String> = device
@@ -316,21 +315,4 @@ fn not_fetched(device: &DeviceCase<'_>) -> Option<Draft> {
         _ => Certainty::Possible,
     };
     Some(draft(device, Cause::NotFetched, certainty, says))
-}
-
-/// What the server's threads do meanwhile.
-fn server_lines(device: &DeviceCase<'_>) -> Vec<String> {
-    const MAX: usize = 4;
-    device
-        .now
-        .servers
-        .iter()
-        .flat_map(|server| device.case.now.threads(server.pid))
-        .filter(|task| !task.kernel)
-        .take(MAX)
-        .map(|task| {
-            let doing = does(&device.case.doing(task.tid), task);
-            format!("thread {} ({}) of the server {doing}", task.tid, task.comm)
-        })
-        .collect()
 }

@@ -11,6 +11,7 @@ use crate::facts::{
 use crate::words::age;
 
 use super::Limits;
+use super::doing::does;
 use super::late::Late;
 use super::serving;
 
@@ -211,6 +212,21 @@ impl<'a> DeviceCase<'a> {
             .collect();
         found.sort_by_key(|waiter| std::cmp::Reverse(waiter.since_ms));
         found
+    }
+
+    /// Lines about what the server's threads do, for the evidence.
+    pub(super) fn server_lines(&self) -> Vec<String> {
+        const MAX: usize = 4;
+        let servers = self.now.servers.iter();
+        servers
+            .flat_map(|server| self.case.now.threads(server.pid))
+            .filter(|task| !task.kernel)
+            .take(MAX)
+            .map(|task| {
+                let doing = does(&self.case.doing(task.tid), task);
+                format!("thread {} ({}) of the server {doing}", task.tid, task.comm)
+            })
+            .collect()
     }
 
     /// Lines about who waits for the device, for the evidence.

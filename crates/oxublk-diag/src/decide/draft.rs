@@ -94,6 +94,16 @@ pub(super) fn merged(drafts: Vec<Draft>) -> Vec<Finding> {
             None => merged.insert(identity, draft),
         };
     }
+    let of_queues: Vec<_> = merged
+        .keys()
+        .filter(|(_, queue, _)| queue.is_some())
+        .copied()
+        .collect();
+    // What is said of a queue's requests is not said of the device again.
+    merged.retain(|(device, queue, cause), _| {
+        let same = |(of, _, other): &(_, _, _)| of == device && other == cause;
+        queue.is_some() || !of_queues.iter().any(same)
+    });
     merged
         .into_values()
         .map(|draft| finish(draft.finding))

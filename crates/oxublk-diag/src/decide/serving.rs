@@ -151,9 +151,10 @@ fn handler(late: &Late<'_>) -> Draft {
             .slow(
                 Cause::Unexplained,
                 Certainty::Possible,
-                "is with its server, whose thread could not be seen",
+                "is with its server; which of its threads has it could not be seen",
             )
-            .because_all(ring_line(late)),
+            .because_all(ring_line(late))
+            .because_all(late.device.server_lines()),
     }
 }
 

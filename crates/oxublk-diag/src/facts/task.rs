@@ -44,6 +44,13 @@ impl Task {
         let named = |function: &String| functions.contains(&function.as_str());
         self.wchan.as_ref().is_some_and(named) || self.stack.iter().any(named)
     }
+
+    /// How old it is, in milliseconds, when the host was booted so long ago.
+    #[must_use]
+    pub fn age_ms(&self, boot_ms: u64) -> Option<u64> {
+        // `USER_HZ` is 100 on every architecture that ublk runs on.
+        Some(boot_ms.saturating_sub(self.start_ticks? * 10))
+    }
 }
 
 /// The letter in `/proc/PID/stat`.

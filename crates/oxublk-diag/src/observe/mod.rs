@@ -204,6 +204,13 @@ fn now_ns() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
 }
 
+/// Milliseconds since the host was booted, as the starts of threads are counted.
+fn boot_ms() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Boottime);
+    let parts = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    parts.0.unwrap_or_default() * 1000 + parts.1.unwrap_or_default() / 1_000_000
+}
+
 /// Reads the requests of all disks; returns the devices that are live and have none.
 fn read_debugfs(roots: &Roots, snapshot: &mut Snapshot) -> HashSet<DeviceId> {
     let mut idle = HashSet::new();

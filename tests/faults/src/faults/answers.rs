@@ -1,7 +1,7 @@
 //! Faults on the way from the server to the driver: answers that are not given, refused, or wrong.
 
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use oxublk_sys::{SECTOR_SIZE, io_op};
@@ -9,7 +9,7 @@ use oxublk_sys::{SECTOR_SIZE, io_op};
 use super::{Fault, fault};
 use crate::plan::{Plan, TRIGGER_BYTE};
 use crate::process;
-use crate::ring::{enter, setup};
+use crate::ring::{Ring, enter, setup};
 use crate::server::{self, Command, Queue, Request, say};
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -32,6 +32,11 @@ pub(super) const FAULTS: &[Fault] = &[
             plan.ring.flags = setup::SINGLE_ISSUER;
             elsewhere(plan);
         },
+    ),
+    fault(
+        "foreign-thread-own-ring",
+        "answers from another thread through a ring of its own",
+        |plan| plan.answer = answer_on_another_ring,
     ),
     fault(
         "split-fetch",
@@ -142,7 +147,19 @@ fn answer_elsewhere(queue: &Queue, request: &Request, result: i32) -> io::Result
     if !request.strikes() {
         return server::answer(queue, request, result);
     }
-    let (theirs, command) = (queue.clone(), queue.commit(request, result));
+    by_another_thread(queue.clone(), queue.commit(request, result))
+}
+
+fn answer_on_another_ring(queue: &Queue, request: &Request, result: i32) -> io::Result<()> {
+    if !request.strikes() {
+        return server::answer(queue, request, result);
+    }
+    let mut theirs = queue.clone();
+    theirs.ring = Arc::new(Ring::new(&queue.plan.ring, u32::from(queue.depth()))?);
+    by_another_thread(theirs, queue.commit(request, result))
+}
+
+fn by_another_thread(theirs: Queue, command: Command) -> io::Result<()> {
     thread::Builder::new()
         .name("answers".to_owned())
         .spawn(move || {

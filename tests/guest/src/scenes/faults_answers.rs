@@ -16,6 +16,7 @@ pub(crate) const SCENE: Scene = Scene {
         the_answer_is_not_submitted => Case::read("commit-not-submitted", Cause::AnswerNotSubmitted),
         another_thread_answers => Case::read("foreign-thread", Cause::ForeignThread),
         another_thread_answers_on_a_ring_of_one => Case::read("foreign-thread-single-issuer", Cause::ForeignThread),
+        another_thread_answers_on_its_own_ring => Case::read("foreign-thread-own-ring", Cause::ForeignThread),
         the_answer_names_another_tag => Case::read("wrong-tag", Cause::AnswerMisdirected),
         the_answer_names_another_queue => Case::read("wrong-queue", Cause::AnswerMisdirected),
         the_answer_is_a_fetch => Case::read("fetch-instead-of-commit", Cause::AnswerMisdirected),

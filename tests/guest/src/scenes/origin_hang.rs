@@ -6,10 +6,12 @@
 
 use super::rescue::{ended, rescue};
 use crate::support::device::{block, gone, in_flight};
-use crate::support::faulty::{Faulty, old_kernel};
+use crate::support::faulty::{Faulty, about, holds, old_kernel};
 use crate::support::runner::tests;
+use crate::support::trace::Trace;
 use crate::support::{Process, SOON, Scene, note, procfs, run, wait_until};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use oxublk_diag::finding::Cause;
 use rustix::process::Signal;
 use std::time::Instant;
 
@@ -20,6 +22,7 @@ pub(crate) const SCENE: Scene = Scene {
 };
 
 fn the_first_hang_is_rescued() -> Result<()> {
+    let trace = Trace::start("origin-hang")?;
     let mut server = Faulty::start("deadlock", "--start-inside")?;
     let disk = block(server.id);
     in_flight(server.id)?;
@@ -38,12 +41,8 @@ fn the_first_hang_is_rescued() -> Result<()> {
     if old_kernel()? {
         ensure!(!started(), "START_DEV returned without its scan");
     }
-    wait_until("the request is a second old", SOON, || {
-        let rescuable = rescue(server.id, &["--dry-run"]).map_err(|error| error.to_string())?;
-        (rescuable.output.contains("to be ended"))
-            .then_some(())
-            .ok_or_else(|| rescuable.to_string())
-    })?;
+    the_line_that_its_authors_posted(&trace)?;
+    doctor_explains_it(server.id, pid)?;
     let begun = Instant::now();
     let finished = rescue(server.id, &["--yes", "--json"])?.success()?;
     let ended = ended(&finished)?;
@@ -67,4 +66,47 @@ fn the_first_hang_is_rescued() -> Result<()> {
     wait_until("the device is gone", SOON, || {
         gone(id).map_err(|error| error.to_string())
     })
+}
+
+/// One request was issued, of sector 0, by the scan: a worker of io_uring that executes START_DEV, later one of the kernel's own.
+fn the_line_that_its_authors_posted(trace: &Trace) -> Result<()> {
+    let events = trace.all()?;
+    let [issue] = events.as_slice() else {
+        bail!("one event expected: {events:?}");
+    };
+    let issuer = if old_kernel()? {
+        "iou-wrk-"
+    } else {
+        "kworker/"
+    };
+    ensure!(
+        (issue.name.as_str(), issue.kind.as_str()) == ("block_rq_issue", "R")
+            && (issue.sector, issue.sectors) == (0, 8)
+            && issue.comm.starts_with(issuer),
+        "{issue:?}"
+    );
+    Ok(())
+}
+
+/// What the line is, who sent it, and why `dd` never issued anything.
+fn doctor_explains_it(id: u32, dd: u32) -> Result<()> {
+    let report = holds("origin-hang", Some(id), Cause::HandlerLocked)?;
+    let findings = about(&report, Some(id));
+    let finding = findings.first().context("nothing")?;
+    ensure!(finding.cause == Cause::HandlerLocked, "{findings:#?}");
+    let says = [
+        "read of 4096 bytes at sector 0",
+        "reaped by its server, and never answered",
+        "the reader is the scan for partitions",
+    ];
+    for words in says {
+        ensure!(finding.says.contains(words), "{words}: {finding:#?}");
+    }
+    let waits = format!("(pid {dd}) waits in open of");
+    let line = finding.evidence.iter().find(|line| line.contains(&waits));
+    let line = line.with_context(|| format!("{waits}: {finding:#?}"))?;
+    ensure!(line.contains("it issued no request itself"), "{line}");
+    let kill = finding.not_now.iter().any(|line| line.contains("kill"));
+    ensure!(kill == old_kernel()?, "{:#?}", finding.not_now);
+    Ok(())
 }

@@ -21,6 +21,8 @@ pub(crate) struct Event {
     pub(crate) kind: String,
     pub(crate) sector: u64,
     pub(crate) sectors: u64,
+    /// The thread in whose name it was: the last word, in brackets.
+    pub(crate) comm: String,
 }
 
 impl Trace {
@@ -42,12 +44,16 @@ impl Trace {
 
     /// Everything recorded so far of a device.
     pub(crate) fn events(&self, device: &str) -> Result<Vec<Event>> {
+        let mut events = self.all()?;
+        events.retain(|event| event.device == device);
+        Ok(events)
+    }
+
+    /// Everything recorded so far.
+    pub(crate) fn all(&self) -> Result<Vec<Event>> {
         let text = fs::read_to_string(self.0.join("trace"))?;
         let events = text.lines().filter(|line| !line.starts_with('#'));
-        Ok(events
-            .filter_map(parse)
-            .filter(|event| event.device == device)
-            .collect())
+        Ok(events.filter_map(parse).collect())
     }
 }
 
@@ -75,6 +81,7 @@ fn parse(line: &str) -> Option<Event> {
         kind,
         sector: number(plus.checked_sub(1)?)?,
         sectors: number(plus + 1)?,
+        comm: words.last()?.trim_matches(['[', ']']).to_owned(),
     })
 }
 
@@ -110,6 +117,7 @@ mod tests {
             (issue.kind.as_str(), issue.sector, issue.sectors),
             ("R", 0, 8)
         );
+        assert_eq!(issue.comm, "dd");
         let done =
             parse(" <idle>-0 [001] d.s..  9.6: block_rq_complete: 259,0 R () 0 + 8 none,0,0 [0]")
                 .unwrap();

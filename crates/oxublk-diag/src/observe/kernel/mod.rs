@@ -45,6 +45,8 @@ pub(crate) use types::Types;
 const MAX_DEVICES: usize = 4096;
 /// A request that has been under way for longer makes its rings' past worth reading.
 const OLD_MS: u64 = 200;
+/// The kernel's clocks differ by less.
+const SLACK_MS: u64 = 1000;
 
 /// The kernel, opened for reading.
 #[derive(Debug)]
@@ -185,8 +187,10 @@ impl Kernel {
                         || self.symbols.ring_operations == 0
                     {
                         places.insert(ring, (server.pid, *fd));
+                        // Also a ring that no tag waits in: an answer may have been refused there.
                         let unready = device.all_armed == Some(false);
-                        uses.entry(ring).or_default().worth_reading |= unready;
+                        let late = device.queues.iter().any(is_late);
+                        uses.entry(ring).or_default().worth_reading |= unready || late;
                     }
                 }
                 for fd in &server.fds {
@@ -271,9 +275,12 @@ impl Kernel {
             .collect();
         for (tid, task) in &mut snapshot.tasks {
             if waiting.contains(tid) || armers.contains(tid) {
-                task.asleep_ms = self
+                let asleep = self
                     .task(*tid)
                     .and_then(|task| self.asleep_ms(task, now_ns));
+                // Of a thread that has not been scheduled out yet the kernel knows no time, and it would be that of the boot.
+                let age = task.age_ms(super::boot_ms()).map(|age| age + SLACK_MS);
+                task.asleep_ms = asleep.filter(|asleep| age.is_none_or(|age| *asleep <= age));
             }
         }
         for waiter in &mut snapshot.waiters {
