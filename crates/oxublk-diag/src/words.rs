@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers as people read them, and codes in words.
 
 /// `250 ms`, `12 s`, `3 min 5 s`, `2 h 10 min`.
 #[must_use]
@@ -29,6 +29,28 @@ pub fn bytes(bytes: u64) -> String {
             || format!("{bytes} B"),
             |(unit, name)| format!("{} {name}", bytes / unit),
         )
+}
+
+/// The name of an operation of the block layer (`enum req_op`; later kernels number those of zones anew).
+#[must_use]
+pub const fn operation(code: u64) -> Option<&'static str> {
+    Some(match code {
+        0 => "read",
+        1 => "write",
+        2 => "flush",
+        3 => "discard",
+        5 => "secure erase",
+        7 => "zone append",
+        9 => "write zeroes",
+        10 => "zone open",
+        11 => "zone close",
+        12 => "zone finish",
+        13 => "zone finish or reset",
+        15 => "zone reset",
+        17 => "zone reset all",
+        34 | 35 => "report zones",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -221,6 +221,11 @@ fn by_doing(late: &Late<'_>, doing: &Doing, who: &str, reaped: &str, only_posted
                 not_yet(reaped)
             ),
         ),
+        Doing::Uninterruptible if task.is_some_and(waits_for_child) => late.stuck(
+            Cause::ArmerUninterruptible,
+            Certainty::Certain,
+            &format!("{reaped}; its {who} {sleeps} where nothing reaches it (state D)"),
+        ),
         Doing::Uninterruptible => late.slow(
             Cause::SlowMedium,
             Certainty::Likely,
@@ -326,6 +331,13 @@ fn working_threads(late: &Late<'_>) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Whether a thread in D is in vfork: it waits for a child, and not for what the server stores on.
+fn waits_for_child(task: &Task) -> bool {
+    const FORKS: &[&str] = &["vfork", "clone", "clone3"];
+    let call = task.syscall.as_ref().and_then(|call| call.name.as_deref());
+    call.is_some_and(|name| FORKS.contains(&name))
 }
 
 /// Whether a thread is in a system call that reads or writes what a server may store on.

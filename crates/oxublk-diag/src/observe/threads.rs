@@ -133,6 +133,7 @@ const SYSCALLS: &[(i64, &str)] = &[
     (35, "nanosleep"),
     (45, "recvfrom"),
     (47, "recvmsg"),
+    (56, "clone"),
     (58, "vfork"),
     (61, "wait4"),
     (74, "fsync"),
@@ -159,6 +160,7 @@ const SYSCALLS: &[(i64, &str)] = &[
     (328, "pwritev2"),
     (332, "statx"),
     (426, "io_uring_enter"),
+    (435, "clone3"),
     (437, "openat2"),
 ];
 
@@ -191,12 +193,14 @@ const SYSCALLS: &[(i64, &str)] = &[
     (115, "clock_nanosleep"),
     (207, "recvfrom"),
     (212, "recvmsg"),
+    (220, "clone"),
     (260, "wait4"),
     (267, "syncfs"),
     (286, "preadv2"),
     (287, "pwritev2"),
     (291, "statx"),
     (426, "io_uring_enter"),
+    (435, "clone3"),
     (437, "openat2"),
 ];
 

@@ -127,14 +127,9 @@ const fn optional(
     path: &'static [Step],
     kind: &'static str,
 ) -> Field {
-    Field {
-        name,
-        argument,
-        path,
-        kind,
-        optional: true,
-        raw: false,
-    }
+    let mut field = field(name, argument, path, kind);
+    field.optional = true;
+    field
 }
 
 const fn raw(name: &'static str, path: &'static [Step]) -> Field {

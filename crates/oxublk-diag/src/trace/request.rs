@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::Tid;
 use crate::finding::Station;
+use crate::words;
 
 use super::event::{Slot, Thread};
 
@@ -222,20 +223,8 @@ pub struct Refusal {
 }
 
 /// The kernel's number of an operation in words.
-pub(super) const fn operation(op: u8) -> &'static str {
-    match op {
-        0 => "read",
-        1 => "write",
-        2 => "flush",
-        3 => "discard",
-        5 => "secure erase",
-        7 => "zone append",
-        9 => "write zeroes",
-        10 => "zone open",
-        11 => "zone close",
-        12 | 13 => "zone finish or reset",
-        _ => "other",
-    }
+pub(super) fn operation(op: u8) -> &'static str {
+    words::operation(op.into()).unwrap_or("other")
 }
 
 /// The letters of the kernel's own events in words.

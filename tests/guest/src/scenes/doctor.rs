@@ -31,7 +31,7 @@ pub(crate) const SCENE: Scene = Scene {
 /// How often a healthy host is examined: `OXUBLK_DOCTOR_RUNS`, or a few times.
 fn runs() -> u32 {
     let wanted = std::env::var("OXUBLK_DOCTOR_RUNS").ok();
-    wanted.and_then(|text| text.parse().ok()).unwrap_or(20)
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(8)
 }
 
 fn examine(times: u32, mut judge: impl FnMut(&Report) -> Result<()>) -> Result<()> {
@@ -73,7 +73,9 @@ fn delete_rublk(id: u32) -> Result<()> {
 fn no_alarm_while_fio_runs() -> Result<()> {
     let ours = Added::new("mem --size 64M --queues 2")?;
     let theirs = rublk(&[])?;
-    let loads = [load(&ours.block(), 16)?, load(&block(theirs), 16)?];
+    let disks = [ours.block(), block(theirs)];
+    let loads = disks.iter().map(|disk| load(disk, "--iodepth=16"));
+    let loads: Vec<Process> = loads.collect::<Result<_>>()?;
     let (runs, started) = (runs(), Instant::now());
     let told = examine(runs, is_healthy);
     note(format!(
@@ -92,7 +94,7 @@ fn a_slow_medium_is_called_slow() -> Result<()> {
     let reader = read(&block(disk.id), SPECIAL / 4096, 1)?;
     in_flight(disk.id)?;
     let mut seen = Vec::new();
-    examine(runs().min(20), |report| {
+    examine(runs().min(8), |report| {
         for finding in about(report, None) {
             ensure!(
                 finding.cause == Cause::SlowMedium && finding.tags.len() == 1,
@@ -115,7 +117,7 @@ fn a_recovery_under_way_is_called_that() -> Result<()> {
     let mut server = Faulty::start("healthy", "--recovery reissue")?;
     server.ready()?;
     // Fewer than there are tags: 6.12 sees the death of a server that holds all of them only after 30 s.
-    let load = load(&block(server.id), 4)?;
+    let load = load(&block(server.id), "--iodepth=4")?;
     in_flight(server.id)?;
     server.process.signal(Signal::KILL)?;
     let mut causes = Vec::new();

@@ -296,7 +296,7 @@ pub(crate) fn provoke(server: &mut Faulty, how: Provoke) -> Result<Vec<Process>>
             }
             Ok(Vec::new())
         }
-        Provoke::Load => Ok(vec![load(&disk, 4)?]),
+        Provoke::Load => Ok(vec![load(&disk, "--iodepth=4 --rate_iops=200")?]),
         Provoke::Kill => {
             server.process.signal(Signal::KILL)?;
             super::device::ended(server.process.pid())?;
@@ -341,11 +341,11 @@ pub(crate) fn read(disk: &str, block: u64, count: u64) -> Result<Process> {
     Process::start("dd", &dd_read(disk, block, count))
 }
 
-/// Reads and writes, `at_once` of them, until the process is killed.
-pub(crate) fn load(disk: &str, at_once: u32) -> Result<Process> {
+/// Reads and writes until the process is killed; `how` is for fio.
+pub(crate) fn load(disk: &str, how: &str) -> Result<Process> {
     let line = format!(
-        "--name=load --filename={disk} --rw=randrw --bs=4k --iodepth={at_once} --ioengine=libaio --direct=1 \
-         --time_based --runtime=3600 --thread"
+        "--name=load --filename={disk} --rw=randrw --bs=4k --ioengine=libaio --direct=1 --time_based --runtime=3600 \
+         --thread {how}"
     );
     let words: Vec<&str> = line.split_whitespace().collect();
     Process::start("fio", &words)

@@ -8,6 +8,8 @@ use crate::facts::{
     Armer, Buffer, Descriptor, Place, Queue, Request, RequestState, TagRange, TagView,
 };
 
+use crate::words::operation;
+
 use super::Kernel;
 use super::layout::Queues;
 use super::memory::{View, number};
@@ -271,7 +273,7 @@ impl Kernel {
         let bytes = view.get(layout.length)?;
         let sector = view.get(layout.sector)?;
         Some(Request {
-            operation: operation(view.get(layout.flags)? & 0xff),
+            operation: operation_or_number(view.get(layout.flags)? & 0xff),
             // A flush has no place: all bits are set.
             sector: (bytes > 0 && sector != u64::MAX).then_some(sector),
             bytes: Some(bytes),
@@ -318,23 +320,6 @@ fn place(flags: u32) -> Place {
     }
 }
 
-/// The name of an operation of the block layer (`enum req_op`).
-fn operation(code: u64) -> String {
-    match code {
-        0 => "read",
-        1 => "write",
-        2 => "flush",
-        3 => "discard",
-        5 => "secure erase",
-        7 => "zone append",
-        9 => "write zeroes",
-        10 => "zone open",
-        11 => "zone close",
-        12 | 13 => "zone finish",
-        15 => "zone reset",
-        17 => "zone reset all",
-        34 | 35 => "report zones",
-        other => return format!("operation {other}"),
-    }
-    .to_owned()
+fn operation_or_number(code: u64) -> String {
+    operation(code).map_or_else(|| format!("operation {code}"), str::to_owned)
 }
