@@ -75,6 +75,7 @@ fn sleeping(task: &Task) -> Doing {
         "futex_wait",
     ];
     const TIMER: &[&str] = &["hrtimer_nanosleep", "common_nsleep", "do_nanosleep"];
+    const POLL: &[&str] = &["do_sys_poll", "do_poll", "poll_schedule_timeout"];
     let call = task.syscall.as_ref().and_then(|call| call.name.as_deref());
     match call {
         Some("io_uring_enter") => Doing::WaitsForRing,
@@ -83,6 +84,8 @@ fn sleeping(task: &Task) -> Doing {
         _ if task.is_in(RING) => Doing::WaitsForRing,
         _ if task.is_in(LOCK) => Doing::Locked,
         _ if task.is_in(TIMER) => Doing::Timer,
+        // A sleep that a delivery interrupted goes on as this. Beside sleeps only polls do.
+        Some("restart_syscall") if !task.is_in(POLL) => Doing::Timer,
         Some(_) => Doing::Waits,
         None if task.wchan.is_some() || !task.stack.is_empty() => Doing::Waits,
         None => Doing::Unknown,
@@ -123,5 +126,49 @@ pub(super) fn sleeps_in(task: &Task) -> String {
         (None, Some(function)) => format!("sleeps in {function}"),
         (None, None) if task.state == TaskState::Running => "runs".to_owned(),
         (None, None) => "sleeps".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Doing, sleeping};
+    use crate::facts::{Pid, SysCall, Task, TaskState, Tid};
+
+    fn asleep(call: &str, function: &str) -> Doing {
+        sleeping(&Task {
+            tid: Tid(2),
+            pid: Pid(1),
+            comm: "ubq0".to_owned(),
+            state: TaskState::Sleeping,
+            tracer: None,
+            parent: None,
+            wchan: Some(function.to_owned()),
+            stack: Vec::new(),
+            syscall: Some(SysCall {
+                number: 0,
+                name: Some(call.to_owned()),
+                arguments: [0; 6],
+                object: None,
+            }),
+            cpu_ticks: None,
+            switches: None,
+            start_ticks: None,
+            asleep_ms: None,
+            kernel: false,
+        })
+    }
+
+    #[test]
+    fn a_sleep_that_was_interrupted_is_still_one() {
+        for (call, function, doing) in [
+            ("clock_nanosleep", "hrtimer_nanosleep", Doing::Timer),
+            ("restart_syscall", "do_syscall_64", Doing::Timer),
+            ("restart_syscall", "do_sys_poll", Doing::Waits),
+            ("restart_syscall", "futex_do_wait", Doing::Locked),
+            ("poll", "do_sys_poll", Doing::Waits),
+            ("io_uring_enter", "io_cqring_wait", Doing::WaitsForRing),
+        ] {
+            assert_eq!(asleep(call, function), doing, "{call} in {function}");
+        }
     }
 }
