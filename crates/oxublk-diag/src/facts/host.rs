@@ -42,6 +42,11 @@ impl Host {
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     }
 
+    /// What this kernel is known for where ublk is concerned, in sentences.
+    pub fn known_defects(&self) -> impl Iterator<Item = &'static str> {
+        self.series().into_iter().flat_map(super::defects::of)
+    }
+
     /// The driver's features, those that this version knows.
     #[must_use]
     pub fn known_features(&self) -> Option<Features> {

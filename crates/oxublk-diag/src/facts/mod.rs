@@ -3,6 +3,7 @@
 //! A [`Snapshot`] can be written as JSON and read again: what `decide` makes of it can be repeated
 //! anywhere, without the host it was taken on.
 
+mod defects;
 mod device;
 mod host;
 mod recorder;

@@ -1,6 +1,7 @@
 //! Reports as text for people. Programs read the [`Report`] itself, as JSON.
 
 mod findings;
+mod host;
 mod requests;
 pub(crate) mod wrap;
 
@@ -14,7 +15,7 @@ use crate::words::age;
 /// What to print.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
-    /// Requests that are not late too, and who uses the disks.
+    /// Requests that are not late too, who uses the disks, and the host.
     pub verbose: bool,
 }
 
@@ -31,6 +32,7 @@ pub fn text(report: &Report, style: Style) -> String {
     if style.verbose {
         text.push_str(&requests::recorders(report));
         text.push_str(&requests::devices(report));
+        text.push_str(&host::host(&report.snapshot.host));
     }
     text.push_str(&gaps(report));
     text

@@ -60,7 +60,7 @@ fn row(request: &Located) -> [String; 7] {
 }
 
 /// Columns, each as wide as its widest cell.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))
