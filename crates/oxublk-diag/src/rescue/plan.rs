@@ -121,10 +121,21 @@ pub(super) fn plan(before: &Snapshot, now: &Snapshot, choice: &Choice) -> Plan {
             if choice.tag.is_some_and(|tag| tag != view.tag) {
                 continue;
             }
-            let Some(request) = stuck(before, queue, view, choice) else {
+            let Some((request, stays)) = stuck(before, queue, view, choice) else {
                 continue;
             };
-            match chosen(now, device, queue, view, request) {
+            let chosen = if stays {
+                chosen(now, device, queue, view, request)
+            } else {
+                no(
+                    "it does not stay where it is: it is under way, or the driver sends it again and again",
+                    format!(
+                        "`oxublk doctor {}` and `oxublk trace {}` show what becomes of it",
+                        device.id, device.id
+                    ),
+                )
+            };
+            match chosen {
                 Ok(chosen) => plan.requests.push(chosen),
                 Err((why, remedy)) => plan.cannot.push(Cannot {
                     queue: Some(queue.id),
@@ -168,28 +179,28 @@ fn unseen(now: &Snapshot) -> Option<Cannot> {
     Some(Cannot::whole(why, gap.remedy.clone()))
 }
 
-/// The request of a tag, when it is stuck.
+/// The request of a tag, when it is old and was there before, and whether it was at the same place.
 fn stuck<'a>(
     before: &Snapshot,
     queue: &Queue,
     view: &'a TagView,
     choice: &Choice,
-) -> Option<&'a Request> {
+) -> Option<(&'a Request, bool)> {
     let request = view
         .request
         .as_ref()
         .filter(|request| request.state != RequestState::Complete)?;
     let earlier = find(before, choice.device, queue.id, view.tag)?;
-    let same = earlier.place == view.place
-        && earlier
-            .request
-            .as_ref()
-            .and_then(|earlier| earlier.identity)
-            == request.identity;
+    let same = earlier
+        .request
+        .as_ref()
+        .and_then(|earlier| earlier.identity)
+        == request.identity;
     let old = request
         .age_ms
         .is_some_and(|age| u128::from(age) >= choice.stuck_after.as_millis());
-    (same && (old || choice.tag.is_some())).then_some(request)
+    let stays = earlier.place == view.place;
+    (same && (old || choice.tag.is_some() && stays)).then_some((request, stays))
 }
 
 /// A tag in a snapshot.

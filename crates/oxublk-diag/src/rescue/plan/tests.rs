@@ -158,7 +158,9 @@ fn what_moves_or_is_young_is_left_alone() {
     assert_eq!(plan(&before, &now, &CHOICE).requests, []);
     let mut before = snapshot();
     tag(&mut before).place = Some(Place::Armed);
-    assert_eq!(plan(&before, &now, &CHOICE).requests, []);
+    let moves = plan(&before, &now, &CHOICE);
+    assert_eq!(moves.requests, []);
+    assert!(moves.cannot[0].why.contains("does not stay"));
     let young = |snapshot: &mut Snapshot| tag(snapshot).request = Some(request(900));
     assert_eq!(changed(young).requests, []);
     assert_eq!(changed(young).cannot, []);
