@@ -1,6 +1,6 @@
 //! Control commands that wait, and who makes them: doctor names both.
 
-use crate::support::device::block;
+use crate::support::device::{block, in_flight};
 use crate::support::faulty::{Faulty, Provoke, doctor, holds, provoke};
 use crate::support::runner::tests;
 use crate::support::{LONG, Process, SOON, Scene, procfs, wait_for};
@@ -37,6 +37,7 @@ fn waits(what: &str, process: &Process) -> Result<()> {
 fn a_stop_waits_for_the_server() -> Result<()> {
     let mut server = Faulty::start("forgotten", "")?;
     let mut clients = provoke(&mut server, Provoke::Reads)?;
+    in_flight(server.id)?;
     clients.push(send("stop", server.id)?);
     holds(
         "forgotten, STOP_DEV sent",
@@ -72,6 +73,7 @@ fn a_delete_waits_for_somebody_who_has_the_disk_open() -> Result<()> {
 fn a_delete_keeps_other_devices_from_being_added() -> Result<()> {
     let mut server = Faulty::start("forgotten", "")?;
     let clients = provoke(&mut server, Provoke::Reads)?;
+    in_flight(server.id)?;
     let delete = send("del", server.id)?;
     waits("the delete has the lock", &delete)?;
     let mut other = Process::start("ublk-faulty", &["healthy", "--id", "7"])?;
