@@ -22,6 +22,11 @@ const DEFECTS: &[Defect] = &[
         says: "starting a device anew that was stopped, or whose server died before it was started, may crash the kernel: delete it first",
     },
     Defect {
+        from: (6, 12),
+        to: Some((6, 13)),
+        says: "of a server with a polled ring (SQPOLL) that is killed under load a request may stay that nothing ends: end its clients first",
+    },
+    Defect {
         from: (6, 16),
         to: Some((6, 19)),
         says: "UPDATE_SIZE of a device that is not started crashes the kernel",
