@@ -116,7 +116,7 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub no_kernel: bool,
 
-    /// Show healthy requests and devices too, and how long looking took.
+    /// Show healthy requests, the devices and the host too, and how long looking took.
     #[arg(long, short)]
     pub verbose: bool,
 
