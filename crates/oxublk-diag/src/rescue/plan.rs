@@ -121,29 +121,14 @@ pub(super) fn plan(before: &Snapshot, now: &Snapshot, choice: &Choice) -> Plan {
             if choice.tag.is_some_and(|tag| tag != view.tag) {
                 continue;
             }
-            let Some((request, stays)) = stuck(before, queue, view, choice) else {
-                continue;
-            };
-            let chosen = if stays {
-                chosen(now, device, queue, view, request)
-            } else {
-                no(
-                    "it does not stay where it is: it is under way, or the driver sends it again and again",
-                    format!(
-                        "`oxublk doctor {}` and `oxublk trace {}` show what becomes of it",
-                        device.id, device.id
-                    ),
-                )
-            };
-            match chosen {
-                Ok(chosen) => plan.requests.push(chosen),
-                Err((why, remedy)) => plan.cannot.push(Cannot {
-                    queue: Some(queue.id),
-                    tag: Some(view.tag),
-                    what: Some(what(request)),
-                    why,
-                    remedy,
-                }),
+            if let Some((request, stays)) = stuck(before, queue, view, choice) {
+                let seen = Seen {
+                    queue,
+                    view,
+                    request,
+                    stays,
+                };
+                add(&mut plan, now, device, seen);
             }
         }
     }
@@ -164,6 +149,40 @@ pub(super) fn plan(before: &Snapshot, now: &Snapshot, choice: &Choice) -> Plan {
     }
     plan.notes = notes(now, device, &plan.requests);
     plan
+}
+
+/// An old request, in the second look.
+struct Seen<'a> {
+    queue: &'a Queue,
+    view: &'a TagView,
+    request: &'a Request,
+    /// Whether it was at the same place in the first.
+    stays: bool,
+}
+
+/// Adds a request to what will be done, or to what cannot be.
+fn add(plan: &mut Plan, now: &Snapshot, device: &Device, seen: Seen<'_>) {
+    let chosen = if seen.stays {
+        chosen(now, device, seen.queue, seen.view, seen.request)
+    } else {
+        no(
+            "it does not stay where it is: it is under way, or the driver sends it again and again",
+            format!(
+                "`oxublk doctor {0}` and `oxublk trace {0}` show what becomes of it",
+                device.id
+            ),
+        )
+    };
+    match chosen {
+        Ok(chosen) => plan.requests.push(chosen),
+        Err((why, remedy)) => plan.cannot.push(Cannot {
+            queue: Some(seen.queue.id),
+            tag: Some(seen.view.tag),
+            what: Some(what(seen.request)),
+            why,
+            remedy,
+        }),
+    }
 }
 
 /// Without the driver's structures nobody knows which thread has a request.
