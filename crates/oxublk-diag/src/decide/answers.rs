@@ -131,13 +131,8 @@ fn misdirected(late: &Late<'_>) -> Option<Draft> {
     let wrong = commands(late.device)
         .filter(|(_, submission, command)| submission.taken && command.is_commit())
         .filter(|(_, _, command)| (command.queue, command.tag) != mine)
-        .filter(|(_, _, command)| !is_late(late.device, command))
-        .find_map(|(ring, submission, command)| {
-            let completion = ring.completion_of(submission)?;
-            completion
-                .is_refusal()
-                .then_some((command, completion.result))
-        });
+        .filter_map(|(ring, submission, command)| Some((command, ring.refusal_of(submission)?)))
+        .find(|(command, _)| !is_late(late.device, command));
     let (command, result) = wrong?;
     let says = format!(
         "was never answered, while an answer for queue {} tag {}, which waits for none, was refused: most likely it was meant for this one",

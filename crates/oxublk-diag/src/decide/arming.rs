@@ -90,10 +90,8 @@ fn refused(device: &DeviceCase<'_>) -> Option<Draft> {
     let refusals: Vec<(&Ring, &Submission, IoCommand, i32)> = commands(device)
         .filter(|(_, submission, _)| submission.taken)
         .filter_map(|(ring, submission, command)| {
-            let completion = ring.completion_of(submission)?;
-            completion
-                .is_refusal()
-                .then_some((ring, submission, command, completion.result))
+            let result = ring.refusal_of(submission)?;
+            Some((ring, submission, command, result))
         })
         .collect();
     let (ring, submission, command, result) = *refusals.last()?;

@@ -46,10 +46,7 @@ impl<'a> History<'a> {
     /// The newest command, when the driver refused it: the completion says with which errno.
     pub(super) fn refused(&self) -> Option<(&'a Ring, &'a Submission, i32)> {
         let (ring, submission) = self.last()?;
-        let completion = ring.completion_of(submission)?;
-        completion
-            .is_refusal()
-            .then_some((ring, submission, completion.result))
+        Some((ring, submission, ring.refusal_of(submission)?))
     }
 
     /// The completion that carries the request that the server has now.
@@ -64,7 +61,7 @@ impl<'a> History<'a> {
         wanted: impl Fn(&Ring, &Submission) -> bool,
     ) -> Option<IoCommand> {
         let taken = self.commands.iter().rev().filter(|(ring, submission)| {
-            submission.taken && wanted(ring, submission) && !was_refused(ring, submission)
+            submission.taken && wanted(ring, submission) && ring.refusal_of(submission).is_none()
         });
         let mut commands = taken.filter_map(|(_, submission)| submission.command);
         commands.find(IoCommand::is_commit)
@@ -88,11 +85,6 @@ pub(super) fn commands<'a>(
             (submission.device == Some(id)).then_some((ring, submission, command))
         })
     })
-}
-
-fn was_refused(ring: &Ring, submission: &Submission) -> bool {
-    ring.completion_of(submission)
-        .is_some_and(Completion::is_refusal)
 }
 
 /// `-22 (EINVAL)`.

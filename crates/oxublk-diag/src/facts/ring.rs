@@ -99,6 +99,13 @@ impl Ring {
             .nth(newer)
     }
 
+    /// The result of a submission that was refused, as far as the ring's memory has it.
+    #[must_use]
+    pub fn refusal_of(&self, submission: &Submission) -> Option<i32> {
+        let completion = self.completion_of(submission)?;
+        completion.is_refusal().then_some(completion.result)
+    }
+
     /// Completions that the kernel has posted and the server has not reaped.
     #[must_use]
     pub const fn unreaped(&self) -> u32 {

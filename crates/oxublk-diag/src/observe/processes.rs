@@ -316,13 +316,12 @@ fn tasks(folder: &Path, pid: Pid, role: Role, snapshot: &mut Snapshot) {
         let Some(stat) = text.ok().and_then(|text| threads::stat(&text)) else {
             continue;
         };
-        let task: Task = match role {
-            Role::Server => threads::task(folder, pid, Tid(tid), stat),
-            Role::IdleServer | Role::Stranger if matters(&stat) => {
-                threads::task(folder, pid, Tid(tid), stat)
-            }
-            Role::IdleServer => threads::outline(pid, Tid(tid), stat),
-            Role::Stranger => continue,
+        let task: Task = if role == Role::Server || matters(&stat) {
+            threads::task(folder, pid, Tid(tid), stat)
+        } else if role == Role::IdleServer {
+            threads::outline(pid, Tid(tid), stat)
+        } else {
+            continue;
         };
         snapshot.tasks.insert(task.tid, task);
     }

@@ -167,10 +167,7 @@ impl Join {
         };
         let key = self.slots.insert(slot, address);
         if let Some(request) = self.open.get_mut(&address)
-            && request
-                .steps
-                .last()
-                .is_some_and(|step| step.kind == Kind::Requeued)
+            && request.rests()
         {
             request.slot = Some(slot);
             request.push(event.at_ns, Kind::IssuedAgain { bytes: Some(bytes) });
@@ -184,19 +181,7 @@ impl Join {
                 out.push(Outcome::Ended(old));
             }
         }
-        let request = Followed {
-            slot: Some(slot),
-            operation: operation(op).to_owned(),
-            sector,
-            bytes: Some(bytes),
-            issuer: Some(event.thread.clone()),
-            issued_ns: event.at_ns,
-            began_before: false,
-            found_at: None,
-            holes: false,
-            rounds: 0,
-            steps: Vec::with_capacity(5),
-        };
+        let request = Followed::issued(event, Some(slot), operation(op), sector, bytes);
         self.open.insert(address, request);
     }
 
@@ -382,30 +367,15 @@ impl Join {
     }
 
     fn plain_issued(&mut self, event: &Event, kind: &str, sector: u64, bytes: u64) {
-        let again = self.open.values_mut().find(|request| {
-            request.sector == Some(sector)
-                && request
-                    .steps
-                    .last()
-                    .is_some_and(|step| step.kind == Kind::Requeued)
-        });
+        let again = self
+            .open
+            .values_mut()
+            .find(|request| request.sector == Some(sector) && request.rests());
         if let Some(request) = again {
             return request.push(event.at_ns, Kind::IssuedAgain { bytes: Some(bytes) });
         }
         self.next += 1;
-        let request = Followed {
-            slot: None,
-            operation: letters(kind).to_owned(),
-            sector: Some(sector),
-            bytes: Some(bytes),
-            issuer: Some(event.thread.clone()),
-            issued_ns: event.at_ns,
-            began_before: false,
-            found_at: None,
-            holes: false,
-            rounds: 0,
-            steps: Vec::new(),
-        };
+        let request = Followed::issued(event, None, letters(kind), Some(sector), bytes);
         self.open.insert(self.next, request);
     }
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 
 use oxublk::DeviceId;
-use rustix::time::ClockId;
 
 use crate::facts::Gap;
 
@@ -114,9 +113,7 @@ impl Live {
 /// Nanoseconds of `CLOCK_MONOTONIC`: the clock of the events.
 #[must_use]
 pub fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
+    crate::observe::now_ns()
 }
 
 /// A device, there or not yet.

@@ -6,7 +6,7 @@ use crate::facts::Tid;
 use crate::finding::Station;
 use crate::words;
 
-use super::event::{Slot, Thread};
+use super::event::{Event, Slot, Thread};
 
 /// So many steps of earlier rounds are kept.
 const MAX_STEPS: usize = 32;
@@ -106,6 +106,35 @@ pub enum Kind {
 }
 
 impl Followed {
+    /// A request that was issued just now.
+    pub(super) fn issued(
+        event: &Event,
+        slot: Option<Slot>,
+        operation: &str,
+        sector: Option<u64>,
+        bytes: u64,
+    ) -> Self {
+        Self {
+            slot,
+            operation: operation.to_owned(),
+            sector,
+            bytes: Some(bytes),
+            issuer: Some(event.thread.clone()),
+            issued_ns: event.at_ns,
+            began_before: false,
+            found_at: None,
+            holes: false,
+            rounds: 0,
+            steps: Vec::with_capacity(5),
+        }
+    }
+
+    /// Whether it was given back, and not issued again yet.
+    pub(super) fn rests(&self) -> bool {
+        let last = self.steps.last();
+        last.is_some_and(|step| step.kind == Kind::Requeued)
+    }
+
     /// The last station that it is known to have reached.
     #[must_use]
     pub fn station(&self) -> Station {

@@ -57,6 +57,16 @@ fn options(arguments: &TraceArgs) -> Options {
     }
 }
 
+fn follower(arguments: &TraceArgs, header: &Header) -> Follower {
+    Follower::new(
+        options(arguments),
+        header.start_ns,
+        header.expected,
+        &header.seeds,
+        header.sure,
+    )
+}
+
 /// Lines for programs that are not of a request.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -160,13 +170,7 @@ fn replay(path: &Path, arguments: &TraceArgs, output: &Output) -> Outcome<Summar
     let mut printer = Printer::new(arguments, output, header.start_ns);
     printer.frame(&Frame::Start(&header))?;
     missing(&header.gaps);
-    let mut follower = Follower::new(
-        options(arguments),
-        header.start_ns,
-        header.expected,
-        &header.seeds,
-        header.sure,
-    );
+    let mut follower = follower(arguments, &header);
     let (mut said, mut last_ns, mut end) = (Vec::new(), header.start_ns, None);
     for line in record::lines(file) {
         match line.map_err(|error| cannot(&error))? {
@@ -240,13 +244,7 @@ fn trace(device: DeviceId, arguments: &TraceArgs, output: &Output) -> Outcome<Su
     missing(&header.gaps);
     let mut run = Run {
         printer: Printer::new(arguments, output, header.start_ns),
-        follower: Follower::new(
-            options(arguments),
-            header.start_ns,
-            header.expected,
-            &header.seeds,
-            header.sure,
-        ),
+        follower: follower(arguments, &header),
         file,
         said: Vec::new(),
     };

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use oxublk::{DeviceId, QueueId, Tag};
 
-use crate::facts::{Completion, IoCommand, Misanswer, Ring, Snapshot};
+use crate::facts::{IoCommand, Misanswer, Ring, Snapshot};
 
 use super::Kernel;
 use super::memory::View;
@@ -20,10 +20,7 @@ impl Kernel {
         ring: &Ring,
         queues: &HashMap<(DeviceId, QueueId), View>,
     ) {
-        let was_refused = |submission| {
-            ring.completion_of(submission)
-                .is_some_and(Completion::is_refusal)
-        };
+        let was_refused = |submission| ring.refusal_of(submission).is_some();
         let mut last: HashMap<(QueueId, Tag), i32> = HashMap::new();
         for submission in &ring.submissions {
             let commit = submission.command.filter(IoCommand::is_commit);

@@ -258,7 +258,7 @@ impl Kernel {
 
     /// For how long the threads have slept that wait for a disk or serve one.
     pub(crate) fn sleepers(&self, snapshot: &mut Snapshot) {
-        let now_ns = snapshot.taken_ns;
+        let (now_ns, boot_ms) = (snapshot.taken_ns, super::boot_ms());
         let waiting: HashSet<Tid> = snapshot.waiters.iter().map(|waiter| waiter.tid).collect();
         let armers: HashSet<Tid> = snapshot
             .devices
@@ -279,7 +279,7 @@ impl Kernel {
                     .task(*tid)
                     .and_then(|task| self.asleep_ms(task, now_ns));
                 // Of a thread that has not been scheduled out yet the kernel knows no time, and it would be that of the boot.
-                let age = task.age_ms(super::boot_ms()).map(|age| age + SLACK_MS);
+                let age = task.age_ms(boot_ms).map(|age| age + SLACK_MS);
                 task.asleep_ms = asleep.filter(|asleep| age.is_none_or(|age| *asleep <= age));
             }
         }

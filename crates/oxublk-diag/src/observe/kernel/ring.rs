@@ -50,16 +50,19 @@ impl Kernel {
 
     /// The ring of a command that waits in the driver.
     pub(super) fn ring_of_command(&self, command: u64) -> Option<u64> {
-        let layout = &self.layout.ring;
-        let kiocb = command.checked_sub(u64::try_from(layout.kiocb_command.offset).ok()?)?;
-        self.memory.pointer(kiocb, layout.kiocb_ring)
+        self.memory
+            .pointer(self.kiocb_of(command)?, self.layout.ring.kiocb_ring)
+    }
+
+    /// The request of io_uring that a command is part of.
+    fn kiocb_of(&self, command: u64) -> Option<u64> {
+        command.checked_sub(u64::try_from(self.layout.ring.kiocb_command.offset).ok()?)
     }
 
     /// The thread that submitted a command.
     pub(super) fn task_of_command(&self, command: u64) -> Option<u64> {
-        let layout = &self.layout.ring;
-        let kiocb = command.checked_sub(u64::try_from(layout.kiocb_command.offset).ok()?)?;
-        match layout.kiocb_task? {
+        let kiocb = self.kiocb_of(command)?;
+        match self.layout.ring.kiocb_task? {
             KiocbTask::Itself(task) => self.memory.pointer(kiocb, task),
             KiocbTask::InContext(context, task) => {
                 let context = self.memory.pointer(kiocb, context)?;
