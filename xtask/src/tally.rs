@@ -28,9 +28,16 @@ pub(crate) struct Watcher {
     line: Vec<u8>,
     tally: Tally,
     failures: Vec<String>,
+    /// What the tests that failed said, line by line.
+    words: Vec<String>,
+    /// Whether the lines that come are such words.
+    tells: bool,
     notes: Vec<String>,
     summaries: u32,
 }
+
+/// So many lines of what a run's failed tests said are repeated at the end.
+const MAX_WORDS: usize = 60;
 
 impl Watcher {
     /// Takes a piece of the output.
@@ -57,6 +64,25 @@ impl Watcher {
         if let Some(note) = line.strip_prefix("note: ") {
             self.notes.push(note.trim_end().to_owned());
         }
+        self.listen(&line);
+    }
+
+    /// libtest tells what failed tests said between `---- NAME ----` and the list of their names.
+    fn listen(&mut self, line: &str) {
+        let line = line.trim_end();
+        if line.starts_with("---- ") {
+            self.tells = true;
+        } else if line == "failures:" || line.starts_with("test result: ") {
+            self.tells = false;
+        }
+        if self.tells && !line.is_empty() && self.words.len() < MAX_WORDS {
+            self.words.push(line.to_owned());
+        }
+    }
+
+    /// What the failed tests said.
+    pub(crate) fn take_words(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.words)
     }
 
     /// What guest-tests noted after its tests.
@@ -201,6 +227,19 @@ mod tests {
         );
         let none = "     Summary [   0.000s] 0 tests run: 0 passed, 0 skipped\n";
         assert_eq!(watch(&[none], true), Tally::default());
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_kept() {
+        let mut watcher = Watcher::default();
+        watcher.take(
+            b"test life::b ... FAILED\n\nfailures:\n\n---- life::b ----\nit hangs\n\nin D: dd\n\n",
+        );
+        watcher.take(b"failures:\n    life::b\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\nnote: x\n");
+        assert_eq!(
+            watcher.take_words(),
+            ["---- life::b ----", "it hangs", "in D: dd"]
+        );
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub(crate) struct Row {
     pub(crate) tally: Tally,
     /// The names of those that failed.
     failures: Vec<String>,
+    /// What the tests that failed said.
+    words: Vec<String>,
     /// What guest-tests noted.
     pub(crate) notes: Vec<String>,
     boots: u32,
@@ -135,12 +137,14 @@ fn cargo(scene: &str, arguments: &[&str], filter: Option<&str>) -> Result<Row> {
             line.clear();
         }
     }
+    let words = watcher.take_words();
     let (tally, failures) = watcher.finish(child.wait()?.success());
     Ok(Row {
         kernel: "host".to_owned(),
         scene: scene.to_owned(),
         tally,
         failures,
+        words,
         notes: Vec::new(),
         boots: 0,
         deaths: Vec::new(),
@@ -263,7 +267,7 @@ fn run_scene(job: &Job, scene: &Scene, alone: bool) -> Result<Row> {
     }
     let mut boots = 0;
     let mut deaths = Vec::new();
-    let (tally, failures, notes) = loop {
+    let (tally, failures, words, notes) = loop {
         let mut watcher = Watcher::default();
         let report = guest::run(job, &mut |stream, bytes| {
             if alone {
@@ -276,17 +280,17 @@ fn run_scene(job: &Job, scene: &Scene, alone: bool) -> Result<Row> {
             }
         })?;
         boots += report.boots;
-        let notes = watcher.take_notes();
+        let (words, notes) = (watcher.take_words(), watcher.take_notes());
         let (tally, mut failures) = watcher.finish(report.end == End::Exited(0));
         let Some(death) = report.death else {
-            break (tally, failures, notes);
+            break (tally, failures, words, notes);
         };
         deaths.push(death.words());
         let tries = deaths.len();
         if death.concerns_us || tries == TRIES {
             failures.push(death.words());
             deaths.pop();
-            break (tally, failures, notes);
+            break (tally, failures, words, notes);
         }
         eprintln!(
             "{}: scene {} is run again ({} of {TRIES})",
@@ -301,6 +305,7 @@ fn run_scene(job: &Job, scene: &Scene, alone: bool) -> Result<Row> {
         scene: scene.name.clone(),
         tally,
         failures,
+        words,
         notes,
         boots,
         deaths,
@@ -345,6 +350,9 @@ pub(crate) fn print_table(rows: &[Row]) {
                 "failed: kernel {}, scene {}: {failure}",
                 row.kernel, row.scene
             );
+        }
+        for words in &row.words {
+            println!("  {words}");
         }
     }
 }

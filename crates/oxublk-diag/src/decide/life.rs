@@ -2,7 +2,7 @@
 
 use oxublk::DeviceState;
 
-use crate::facts::{Device, Pid, Place, Server, TagView};
+use crate::facts::{Armer, Device, Pid, Place, Queue, Server, TagView};
 use crate::finding::{Cause, Certainty, Health};
 
 use super::case::DeviceCase;
@@ -97,15 +97,26 @@ fn failing(device: &DeviceCase<'_>) -> Draft {
     .because_all(device.waiting_lines())
 }
 
-/// The process whose threads armed the tags, when it is gone and others keep `/dev/ublkcN`.
+/// The process whose threads armed the tags, when it is gone and others keep `/dev/ublkcN`: in both looks, since a process
+/// that just dies loses its threads and files one after another.
 fn outlived(device: &DeviceCase<'_>) -> Option<Pid> {
-    let armers = || device.now.queues.iter().flat_map(|queue| &queue.armers);
-    if device.now.servers.is_empty() || armers().any(|armer| armer.alive) {
+    let pid = outlived_in(device.now)?;
+    (device.before.and_then(outlived_in) == Some(pid)).then_some(pid)
+}
+
+fn outlived_in(device: &Device) -> Option<Pid> {
+    let armers = || device.queues.iter().flat_map(|queue| &queue.armers);
+    if device.servers.is_empty() || armers().any(|armer| armer.alive) {
         return None;
     }
     armers()
         .map(|armer| armer.pid)
-        .find(|pid| !device.is_server(*pid))
+        .find(|pid| !has_open(device, *pid))
+}
+
+/// Whether the process has the device open or mapped.
+fn has_open(device: &Device, pid: Pid) -> bool {
+    device.servers.iter().any(|server| server.pid == pid)
 }
 
 /// The process that started the device is gone, and others keep `/dev/ublkcN`.
@@ -156,12 +167,10 @@ fn keeps(server: &Server) -> String {
 
 /// The threads that armed the tags of a queue are gone, and their process lives.
 fn armers_gone(device: &DeviceCase<'_>) -> Option<Draft> {
+    let before = device.before?;
     let queue = device.now.queues.iter().find(|queue| {
-        !queue.armers.is_empty()
-            && queue
-                .armers
-                .iter()
-                .all(|armer| !armer.alive && device.is_server(armer.pid))
+        let old = before.queues.iter().find(|old| old.id == queue.id);
+        lost_its_armers(device.now, queue) && old.is_some_and(|old| lost_its_armers(before, old))
     })?;
     let armer = queue.armers.first()?;
     let says = format!(
@@ -176,6 +185,11 @@ fn armers_gone(device: &DeviceCase<'_>) -> Option<Draft> {
                 armer.tid, armer.pid
             )),
     )
+}
+
+fn lost_its_armers(device: &Device, queue: &Queue) -> bool {
+    let lost = |armer: &Armer| !armer.alive && has_open(device, armer.pid);
+    !queue.armers.is_empty() && queue.armers.iter().all(lost)
 }
 
 /// A server that is stopped; nobody waits for it yet.

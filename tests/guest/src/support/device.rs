@@ -121,10 +121,12 @@ pub(crate) fn in_flight(id: u32) -> Result<()> {
     })
 }
 
-/// Waits until a process has ended.
+/// Waits until a process has ended, with all its threads: the first may be dead before the others.
 pub(crate) fn ended(pid: u32) -> Result<()> {
     wait_until(format!("process {pid} has ended"), SOON, || {
-        super::procfs::running(pid).map_or(Ok(()), |task| Err(task.to_string()))
+        let threads = super::procfs::threads(pid);
+        let running = threads.iter().find(|thread| thread.runs());
+        running.map_or(Ok(()), |task| Err(task.to_string()))
     })
 }
 
