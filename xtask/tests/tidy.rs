@@ -154,7 +154,8 @@ fn unsafe_code_is_in_its_rooms() {
         "crates/oxublk/src/control/envelope.rs",
         "crates/oxublk/src/mapping.rs",
         "crates/oxublk/src/queue/buffers.rs",
-        "crates/oxublk/src/queue/uring.rs",
+        "crates/oxublk/src/queue/uring/mod.rs",
+        "crates/oxublk/src/ops/buffer.rs",
         "crates/oxublk/src/recorder/memory.rs",
         "crates/oxublk-targets/src/mem/store.rs",
         // The fault server is apart from the library, so that it can break its rules: it has a ring of its own, memory

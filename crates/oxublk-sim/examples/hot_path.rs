@@ -13,15 +13,18 @@
 //! The instructions that valgrind collected, divided by the number of requests, are the cost of
 //! one; this ring's own share, and starting the process, are in it. The arguments are how many
 //! requests there are and how many come at once. A third, `clock`, reads the clock as a real
-//! ring does, once or twice a batch.
+//! ring does, once or twice a batch (anything else does not). With `async` as the fourth the disk is an asynchronous one.
 
 use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
-use oxublk::queue::{Completion, Ended, Held, Queue, Ring};
+use oxublk::queue::{
+    Async, Backend as _, Blocking, Carrier, Completion, Ended, Held, Memory, Op, OpId, Ring, Share,
+};
 use oxublk::sys::{IO_RES_ABORT, IO_RES_OK, IoDesc, op};
-use oxublk::{DeviceId, Disk, QueueId, QueueMetrics, Tag};
+use oxublk::{AsyncDisk, Buffer, DataPath, DeviceId, Disk, Io, QueueId, QueueMetrics, Tag};
 
 const DEPTH: u16 = 128;
 const IO_BYTES: usize = 4096;
@@ -37,6 +40,18 @@ impl Disk for Null {
         Ok(())
     }
     fn write_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncDisk for Null {
+    fn size(&self) -> u64 {
+        1 << 40
+    }
+    async fn read_at(&self, _io: &Io<'_>, _buf: &mut Buffer<'_>, _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+    async fn write_at(&self, _io: &Io<'_>, _buf: &Buffer<'_>, _offset: u64) -> io::Result<()> {
         Ok(())
     }
 }
@@ -100,6 +115,27 @@ impl Ring for Batches {
             .unwrap_or_default()
     }
 
+    fn carrier(&mut self, held: &Held) -> Carrier<'_> {
+        Carrier::Memory(self.buffer(held))
+    }
+
+    fn memory(&mut self, held: &Held) -> io::Result<Memory> {
+        let buffer = self.buffer(held);
+        let length = buffer.len();
+        Ok(Memory::Mapped {
+            start: NonNull::from(buffer).cast(),
+            length,
+        })
+    }
+
+    fn operate(&mut self, _id: OpId, _op: &Op) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn nudge(&mut self) -> io::Result<Box<dyn Fn() + Send + Sync>> {
+        Ok(Box::new(|| ()))
+    }
+
     fn now_ns(&self) -> u64 {
         let elapsed = self.began.map_or(0, |began| began.elapsed().as_nanos());
         u64::try_from(elapsed).unwrap_or(u64::MAX)
@@ -117,11 +153,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ready: 0,
         next: 0,
         result: IO_RES_OK,
-        began: arguments.next().map(|_| Instant::now()),
+        began: arguments
+            .next()
+            .filter(|argument| argument == "clock")
+            .map(|_| Instant::now()),
     };
+    let asynchronous = arguments.next().is_some_and(|argument| argument == "async");
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), DEPTH));
-    let mut queue = Queue::new(DeviceId(0), QueueId(0), ring, Null, metrics);
-    let ended = queue.arm().and_then(|()| queue.serve());
+    let share = Share::whole(DeviceId(0), QueueId(0), metrics);
+    let (_, ended) = if asynchronous {
+        Async(Null).serve(&share, ring, DataPath::Copy, &mut || ())
+    } else {
+        Blocking(Null).serve(&share, ring, DataPath::Copy, &mut || ())
+    };
     match ended {
         Ok(Ended::Stopped) => Ok(()),
         other => Err(format!("the queue ended with {other:?}").into()),

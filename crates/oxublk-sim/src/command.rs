@@ -2,6 +2,7 @@
 
 use libc::{EBUSY, EINVAL, EIO, ENODEV};
 use oxublk::Tag;
+use oxublk::queue::{Op, OpId};
 use oxublk::sys::{SECTOR_SIZE, op};
 
 use crate::client::RequestId;
@@ -15,6 +16,7 @@ use crate::violation::Violation;
 pub(crate) enum Command {
     Fetch(Tag),
     Commit(Tag, i32),
+    Operate(OpId, Op),
 }
 
 /// What became of a request that was answered.
@@ -35,6 +37,7 @@ impl State {
                     self.refuse(tag, errno, Violation::FetchRefused(tag, errno));
                 }
             },
+            Command::Operate(id, op) => self.begin(id, op),
             Command::Commit(tag, result) => match self.check_commit(tag) {
                 Ok(id) => self.commit(tag, id, result, memory),
                 Err(errno) => {
@@ -72,6 +75,7 @@ impl State {
     }
 
     fn commit(&mut self, tag: Tag, id: RequestId, result: i32, memory: &mut Memory) {
+        self.check_idle(tag);
         if self.tag_state(tag) == Some(TagState::Posted) {
             self.broke(Violation::AnsweredUnseen(tag));
         }

@@ -11,7 +11,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use oxublk::queue::{Ended, Queue};
+//! use oxublk::queue::{Calls, Ended, Queue, Share};
 //! use oxublk::{DeviceId, QueueId, QueueMetrics};
 //! use oxublk_sim::{ClientRequest, Driver, Setup};
 //! # struct Zeroes;
@@ -25,7 +25,8 @@
 //!     driver.submit(ClientRequest::read(sector, 8)).unwrap();
 //! }
 //! let metrics = Arc::new(QueueMetrics::new(QueueId(0), 4));
-//! let mut queue = Queue::new(DeviceId(0), QueueId(0), driver.ring(), Zeroes, metrics);
+//! let share = Share::whole(DeviceId(0), QueueId(0), metrics);
+//! let mut queue = Queue::new(&share, driver.ring(), Calls::new(&Zeroes));
 //! queue.arm().unwrap();
 //! assert_eq!(queue.serve().unwrap(), Ended::Stopped);
 //! drop(queue);
@@ -45,6 +46,7 @@
 //! | `command.rs` | what the driver does with a fetch and a commit |
 //! | `requests.rs` | how requests arrive, get a tag, and finish |
 //! | `work.rs` | what the driver does while the server waits |
+//! | `operations.rs` | operations of asynchronous disks, on real files |
 //! | `memory.rs` | descriptors and buffers, and who may touch them |
 //! | `ring.rs` | [`SimRing`]: the model as a [`Ring`](oxublk::queue::Ring) |
 //! | `history.rs` | which bytes a read may return when requests overlap |
@@ -68,6 +70,7 @@ mod history;
 pub mod host;
 mod kernel;
 mod memory;
+mod operations;
 mod requests;
 mod ring;
 mod rng;

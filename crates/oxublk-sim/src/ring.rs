@@ -1,9 +1,10 @@
 //! The model as a queue's ring.
 
 use std::io;
+use std::ptr::NonNull;
 
 use oxublk::Tag;
-use oxublk::queue::{Completion, Held, Ring};
+use oxublk::queue::{Carrier, Completion, Held, Memory as Place, Op, OpId, Ring};
 use oxublk::sys::IoDesc;
 
 use crate::command::Command;
@@ -36,7 +37,8 @@ impl SimRing {
     }
 
     fn push(&mut self, command: Command) -> io::Result<()> {
-        if self.commands.len() == self.capacity {
+        let operation = |command: &&Command| !matches!(command, Command::Operate(..));
+        if self.commands.iter().filter(operation).count() == self.capacity {
             return Err(io::Error::other("a queue's submission ring is full"));
         }
         self.commands.push(command);
@@ -84,6 +86,30 @@ impl Ring for SimRing {
                 .broke(Violation::TouchedArmed(held.tag()));
         }
         self.memory.buffer(held.tag())
+    }
+
+    fn carrier(&mut self, held: &Held) -> Carrier<'_> {
+        Carrier::Memory(self.buffer(held))
+    }
+
+    fn memory(&mut self, held: &Held) -> io::Result<Place> {
+        let buffer = self.buffer(held);
+        let length = buffer.len();
+        Ok(Place::Mapped {
+            start: NonNull::from(buffer).cast(),
+            length,
+        })
+    }
+
+    fn operate(&mut self, id: OpId, op: &Op) -> io::Result<()> {
+        // As the real one: what does not fit beside the tags' commands is handed over before.
+        self.commands.push(Command::Operate(id, *op));
+        Ok(())
+    }
+
+    fn nudge(&mut self) -> io::Result<Box<dyn Fn() + Send + Sync>> {
+        let driver = self.driver.clone();
+        Ok(Box::new(move || driver.lock().nudged()))
     }
 
     fn now_ns(&self) -> u64 {

@@ -22,6 +22,8 @@ pub struct Setup {
     /// How many of a hundred waiting `enter`s come back with nothing, as a signal makes them;
     /// below 100. Default 10.
     pub spurious_percent: u8,
+    /// How many of a hundred operations of asynchronous disks fail, half of them with `EINTR`. Default 0.
+    pub failing_percent: u8,
     /// When completions are posted. Default: deferred.
     pub delivery: Delivery,
     /// How the tags come back when the device is stopped. Default: as the driver does.
@@ -42,6 +44,7 @@ impl Default for Setup {
             sectors: 256,
             seed: 0,
             spurious_percent: 10,
+            failing_percent: 0,
             delivery: Delivery::Deferred,
             stop_order: StopOrder::Drained,
             plan: Vec::new(),

@@ -5,7 +5,7 @@ use std::io;
 
 use libc::ENODEV;
 use oxublk::Tag;
-use oxublk::queue::Completion;
+use oxublk::queue::{Completion, Op, OpId};
 use oxublk::sys::IO_RES_OK;
 
 use crate::client::{ClientRequest, Outcome, RequestId};
@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) queued: VecDeque<RequestId>,
     /// What the server has not taken from the ring.
     pub(crate) posted: VecDeque<Completion>,
+    /// Operations under way.
+    pub(crate) operations: Vec<(OpId, Op)>,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) enters: Enters,
@@ -100,6 +102,7 @@ impl State {
             to_come: VecDeque::new(),
             queued: VecDeque::new(),
             posted: VecDeque::new(),
+            operations: Vec::new(),
             outcomes: Vec::new(),
             violations: Vec::new(),
             enters: Enters::default(),
@@ -196,6 +199,11 @@ impl State {
             self.set_state(tag, TagState::Held);
         }
         Some(completion)
+    }
+
+    /// A future was woken by another thread.
+    pub(crate) fn nudged(&mut self) {
+        self.posted.push_back(Completion::Nudged);
     }
 
     /// The tag is with the driver: for the request that it has already, or for the next.

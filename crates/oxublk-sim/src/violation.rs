@@ -23,6 +23,8 @@ pub enum Violation {
         /// What the server said.
         answered: usize,
     },
+    /// An answer to a request whose data an operation still uses.
+    AnsweredWhileInUse(Tag),
     /// A tag's buffer or descriptor used while no request of it was with the server.
     TouchedArmed(Tag),
     /// A client's read returned bytes that nobody had written there, or that were overwritten

@@ -33,6 +33,7 @@ impl State {
 
     /// The driver does what there is to do, or some of it.
     pub(crate) fn work(&mut self, memory: &mut Memory) {
+        self.operate(memory);
         self.arrive(0);
         self.assign_tags();
         let mut ready = self.deliverable();
@@ -99,7 +100,12 @@ impl State {
     fn idle(&mut self) -> io::Result<()> {
         let has_free_tag = !self.free_tags().is_empty();
         let assignable = has_free_tag && !self.queued.is_empty();
-        if assignable || !self.deliverable().is_empty() || !self.returnable().is_empty() {
+        let operating = !self.operations.is_empty();
+        if operating
+            || assignable
+            || !self.deliverable().is_empty()
+            || !self.returnable().is_empty()
+        {
             return Ok(()); // The seed put it off.
         }
         if self.ready() && has_free_tag && !self.stopping && !self.to_come.is_empty() {

@@ -9,59 +9,12 @@
 mod common;
 
 use common::disk::{Manners, call_of};
-use common::run::run;
-use oxublk::Tag;
+use common::plan::{config, requests, setup};
+use common::run::{run, run_by};
 use oxublk::queue::{Ended, QueueError};
-use oxublk::sys::{IoFlags, op};
-use oxublk_sim::{After, ClientRequest, Delivery, Event, Kernel, Setup, StopOrder};
+use oxublk::{DataPath, Tag};
+use oxublk_sim::{After, ClientRequest, Event, Kernel, Setup};
 use proptest::prelude::*;
-
-const SECTORS: u64 = 96;
-const MAX_IO: usize = 8 << 10;
-
-/// A request somewhere on a small disk, so that many overlap.
-fn request() -> impl Strategy<Value = ClientRequest> {
-    let ops = prop_oneof![
-        6 => Just(op::READ),
-        6 => Just(op::WRITE),
-        1 => Just(op::FLUSH),
-        1 => Just(op::DISCARD),
-        1 => Just(op::WRITE_ZEROES),
-        1 => Just(op::ZONE_OPEN),
-    ];
-    let flags = prop_oneof![
-        Just(IoFlags::empty()),
-        Just(IoFlags::FUA),
-        Just(IoFlags::NOUNMAP)
-    ];
-    (ops, flags, 0..SECTORS, 1..=16u32).prop_map(|(op, flags, sector, sectors)| {
-        if op == op::FLUSH {
-            return ClientRequest::flush();
-        }
-        let room = u32::try_from(SECTORS - sector).unwrap();
-        ClientRequest::new(op, sector, sectors.min(room)).with(flags)
-    })
-}
-
-fn setup() -> impl Strategy<Value = Setup> {
-    let kernels = prop_oneof![Just(Kernel::V6_12), Just(Kernel::V7_3)];
-    let depths = prop_oneof![8 => 1..=8u16, 4 => 9..=128u16, 1 => Just(1024), 1 => Just(4096)];
-    let delivery = prop_oneof![3 => Just(Delivery::Deferred), 1 => Just(Delivery::AnyCall)];
-    let order = prop_oneof![Just(StopOrder::Drained), Just(StopOrder::Idle)];
-    (kernels, depths, any::<u64>(), 0..50u8, delivery, order).prop_map(
-        |(kernel, depth, seed, spurious_percent, delivery, stop_order)| Setup {
-            kernel,
-            depth,
-            max_io_bytes: MAX_IO,
-            sectors: SECTORS,
-            seed,
-            spurious_percent,
-            delivery,
-            stop_order,
-            ..Setup::default()
-        },
-    )
-}
 
 fn manners() -> impl Strategy<Value = Manners> {
     let some = || prop_oneof![2 => Just(0), 1 => 1..30usize];
@@ -71,20 +24,6 @@ fn manners() -> impl Strategy<Value = Manners> {
         panics,
         slow,
     })
-}
-
-fn requests() -> impl Strategy<Value = Vec<ClientRequest>> {
-    prop::collection::vec(request(), 0..120)
-}
-
-/// 128 cases, and more with `PROPTEST_CASES`. What fails is printed whole.
-fn config() -> ProptestConfig {
-    let default = ProptestConfig::default();
-    ProptestConfig {
-        cases: default.cases / 2,
-        failure_persistence: None,
-        ..default
-    }
 }
 
 proptest! {
@@ -99,6 +38,16 @@ proptest! {
         run.assert_rules_kept(requests.len());
         prop_assert_eq!(run.delivered().len(), requests.len());
         run.assert_clients_saw_what_the_disk_did();
+        run.assert_metrics_agree();
+    }
+
+    #[test]
+    fn a_disk_that_moves_the_data_itself_is_told_apart_by_nobody(
+        setup in setup(), manners in manners(), requests in requests(),
+    ) {
+        let run = run_by(DataPath::Direct, setup, manners, &requests);
+        prop_assert!(matches!(run.ended, Ok(Ended::Stopped)), "{:?}", run.ended);
+        run.assert_rules_kept(requests.len());
         run.assert_metrics_agree();
     }
 

@@ -9,7 +9,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use oxublk::queue::{Ended, Queue};
+use oxublk::queue::{Calls, Ended, Queue, Share};
 use oxublk::recorder::Recorded;
 use oxublk::sys::op;
 use oxublk::{DeviceId, Disk, Operation, QueueId, QueueMetrics, Station};
@@ -110,8 +110,8 @@ proptest! {
         }
         let metrics = Arc::new(QueueMetrics::new(QueueId(0), depth));
         let disk = Arc::new(Looks { metrics: Arc::clone(&metrics), looks: Mutex::default() });
-        let mut queue =
-            Queue::new(DeviceId(0), QueueId(0), driver.ring(), Arc::clone(&disk), Arc::clone(&metrics));
+        let share = Share::whole(DeviceId(0), QueueId(0), Arc::clone(&metrics));
+        let mut queue = Queue::new(&share, driver.ring(), Calls::new(&disk));
         prop_assert!(metrics.recorded().iter().all(|tag| tag.station == Station::Unarmed));
         queue.arm().expect("armed");
         let before = metrics.recorded();

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::transfer::{Sink, Source};
 
 /// A block device's content and behaviour.
 ///
@@ -90,6 +91,29 @@ pub trait Disk: Send + Sync + 'static {
     fn geometry(&self) -> Geometry {
         Geometry::default()
     }
+
+    /// Whether the disk has [`read_to`](Self::read_to) and [`write_from`](Self::write_from), and would rather be called by
+    /// them. That suits disks whose data lie in memory: the driver copies from there and to there, and no buffer is
+    /// between. Asked once, at start. Where the kernel cannot do that, or the server may not, `read_at` and `write_at` are called.
+    fn is_direct(&self) -> bool {
+        false
+    }
+
+    /// Gives `to` the bytes at `offset`, all that it takes.
+    ///
+    /// # Errors
+    /// Any error fails this request alone; so does giving less.
+    fn read_to(&self, _to: &mut Sink<'_>, _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Stores at `offset` what `from` gives, all of it. A write with FUA is this and a flush.
+    ///
+    /// # Errors
+    /// Any error fails this request alone; so does taking less.
+    fn write_from(&self, _from: &mut Source<'_>, _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// A disk that is shared is a disk.
@@ -117,6 +141,15 @@ impl<D: Disk + ?Sized> Disk for Arc<D> {
     }
     fn geometry(&self) -> Geometry {
         (**self).geometry()
+    }
+    fn is_direct(&self) -> bool {
+        (**self).is_direct()
+    }
+    fn read_to(&self, to: &mut Sink<'_>, offset: u64) -> io::Result<()> {
+        (**self).read_to(to, offset)
+    }
+    fn write_from(&self, from: &mut Source<'_>, offset: u64) -> io::Result<()> {
+        (**self).write_from(from, offset)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Block devices in userspace for Linux, on ublk.
 
+mod async_disk;
 pub mod control;
 mod device;
 mod disk;
@@ -9,13 +10,17 @@ mod id;
 mod mapping;
 mod metrics;
 mod operation;
+mod ops;
+mod path;
 mod probes;
 pub mod queue;
 pub mod recorder;
 mod serve;
+mod transfer;
 
 pub use oxublk_sys as sys;
 
+pub use async_disk::AsyncDisk;
 pub use control::{Control, DeviceInfo, DeviceState};
 pub use device::{Builder, Device, Stopper};
 pub use disk::{Disk, Geometry};
@@ -23,6 +28,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use id::{DeviceId, QueueId, Tag};
 pub use metrics::{InFlight, Latency, Metrics, OperationReport, QueueMetrics, QueueReport, Stuck};
 pub use operation::Operation;
+pub use ops::{Buffer, Io};
 pub use oxublk_sys::Features;
+pub use path::{ChosenPath, DataPath};
 pub use recorder::Station;
-pub use serve::serve;
+pub use serve::{serve, serve_async};
+pub use transfer::{Sink, Source};

@@ -4,6 +4,7 @@
 //! that readers see sooner or later: no lock, no allocation, nothing shared between queues. What is
 //! in flight is read from the [flight recorder](crate::recorder).
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -25,10 +26,12 @@ const LATENCIES: Config = match Config::new(GROUPING_POWER, MAX_VALUE_POWER) {
 };
 const MAX_LATENCY_NS: u64 = (1 << MAX_VALUE_POWER) - 1;
 
-/// What one queue's thread writes and anybody reads.
+/// What one thread of a queue writes and anybody reads.
 #[derive(Debug)]
 pub struct QueueMetrics {
     queue: QueueId,
+    /// The tags that the thread serves.
+    tags: Range<u16>,
     operations: [OperationCells; OPERATIONS],
     /// Where each tag is.
     records: Records,
@@ -42,6 +45,15 @@ struct OperationCells {
     latency: AtomicHistogram,
 }
 
+/// The tags of one of a queue's threads: as many as of any other, or one more.
+fn share(depth: u16, threads: u16, thread: u16) -> Range<u16> {
+    let bound = |thread: u16| {
+        let tags = u32::from(depth) * u32::from(thread) / u32::from(threads.max(1));
+        u16::try_from(tags).unwrap_or(depth)
+    };
+    bound(thread)..bound(thread + 1)
+}
+
 /// Adds to a cell whose only writer is this thread.
 fn bump(cell: &AtomicU64, by: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
@@ -51,21 +63,31 @@ impl QueueMetrics {
     /// Cells for a queue with `depth` tags, whose records nobody else can read.
     #[must_use]
     pub fn new(queue: QueueId, depth: u16) -> Self {
-        Self::with_records(queue, Records::private(depth))
+        Self::with_records(queue, 0..depth, Records::private(depth))
     }
 
-    /// Cells for each queue of a device, whose records others can read.
-    pub(crate) fn of_device(device: DeviceId, queues: u16, depth: u16) -> Box<[Arc<Self>]> {
+    /// Cells for each thread of each queue of a device, whose records others can read. A queue's threads share its tags.
+    pub(crate) fn of_device(
+        device: DeviceId,
+        queues: u16,
+        depth: u16,
+        threads: u16,
+    ) -> Box<[Arc<Self>]> {
         let records = Records::of_device(device, queues, depth).into_iter();
+        let shares = || (0..threads).map(move |thread| share(depth, threads, thread));
         (0..queues)
             .zip(records)
-            .map(|(queue, records)| Arc::new(Self::with_records(QueueId(queue), records)))
+            .flat_map(|(queue, records)| {
+                let of = move |tags| Self::with_records(QueueId(queue), tags, records.clone());
+                shares().map(of).map(Arc::new)
+            })
             .collect()
     }
 
-    fn with_records(queue: QueueId, records: Records) -> Self {
+    fn with_records(queue: QueueId, tags: Range<u16>, records: Records) -> Self {
         Self {
             queue,
+            tags,
             operations: std::array::from_fn(|_| OperationCells {
                 requests: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
@@ -74,6 +96,16 @@ impl QueueMetrics {
             }),
             records,
         }
+    }
+
+    /// Which queue.
+    pub(crate) fn queue(&self) -> QueueId {
+        self.queue
+    }
+
+    /// The tags that the thread serves.
+    pub(crate) fn tags(&self) -> Range<u16> {
+        self.tags.clone()
     }
 
     /// How many tags the queue has.
@@ -91,16 +123,47 @@ impl QueueMetrics {
     /// What the flight recorder says of each tag. One that changes all the time is left out.
     #[must_use]
     pub fn recorded(&self) -> Vec<Recorded> {
-        (0..)
-            .zip(self.records())
+        let first = usize::from(self.tags.start);
+        self.tags()
+            .zip(self.records().iter().skip(first))
             .filter_map(|(tag, record)| record.read(self.queue, Tag(tag)))
             .collect()
     }
 
-    /// Counts a batch whose answers are handed over now, and empties it. Returns the mean time
-    /// that the disk took for one of its requests.
+    /// Counts a batch whose answers are handed over now, and empties it. Its requests came at the same time. Returns the mean time
+    /// that the disk took for one of them.
     pub(crate) fn settle(&self, batch: &mut Batch, now_ns: u64) -> u64 {
         let latency_ns = now_ns.saturating_sub(batch.reaped_ns).min(MAX_LATENCY_NS);
+        self.count(batch, now_ns, |cells, requests| {
+            // Cannot be out of range: the latency was bounded above.
+            let _ = cells.latency.add(latency_ns, requests);
+        })
+    }
+
+    /// The same for requests, of these tags, that came each at a time of its own.
+    pub(crate) fn settle_each(&self, batch: &mut Batch, tags: &[Tag], now_ns: u64) -> u64 {
+        for record in tags
+            .iter()
+            .filter_map(|tag| self.records().get(tag.index()))
+        {
+            let operation = usize::try_from(record.operation()).unwrap_or(usize::MAX);
+            let latency_ns = now_ns
+                .saturating_sub(record.reaped_ns())
+                .min(MAX_LATENCY_NS);
+            if let Some(cells) = self.operations.get(operation) {
+                let _ = cells.latency.add(latency_ns, 1);
+            }
+        }
+        self.count(batch, now_ns, |_, _| ())
+    }
+
+    #[inline]
+    fn count(
+        &self,
+        batch: &mut Batch,
+        now_ns: u64,
+        latencies: impl Fn(&OperationCells, u64),
+    ) -> u64 {
         let mean_ns = now_ns.saturating_sub(batch.settled_ns) / batch.requests().max(1);
         for (cells, counts) in self.operations.iter().zip(&mut batch.counts) {
             if counts.requests == 0 {
@@ -109,8 +172,7 @@ impl QueueMetrics {
             bump(&cells.requests, counts.requests);
             bump(&cells.bytes, counts.bytes);
             bump(&cells.errors, counts.errors);
-            // Cannot be out of range: the latency was bounded above.
-            let _ = cells.latency.add(latency_ns, counts.requests);
+            latencies(cells, counts.requests);
             *counts = Counts::default();
         }
         batch.settled_ns = now_ns;
@@ -313,6 +375,20 @@ impl Latency {
     }
 }
 
+impl QueueReport {
+    /// Of another thread of the same queue.
+    fn merge(&mut self, other: Self) {
+        merge(&mut self.operations, &other.operations);
+        self.in_flight.extend(other.in_flight);
+    }
+}
+
+fn merge(sums: &mut [OperationReport], parts: &[OperationReport]) {
+    for (sum, part) in sums.iter_mut().zip(parts) {
+        sum.merge(part);
+    }
+}
+
 impl OperationReport {
     /// How long this operation's requests took; none when there were none.
     #[must_use]
@@ -345,12 +421,17 @@ impl serde::Serialize for OperationReport {
 }
 
 impl Metrics {
-    pub(crate) fn snapshot(queues: &[Arc<QueueMetrics>], stuck: Option<Stuck>) -> Self {
+    /// Of the threads of a device, queue after queue.
+    pub(crate) fn snapshot(threads: &[Arc<QueueMetrics>], stuck: Option<Stuck>) -> Self {
         let now_ns = now_ns();
-        Self {
-            queues: queues.iter().map(|queue| queue.report_at(now_ns)).collect(),
-            stuck,
+        let mut queues: Vec<QueueReport> = Vec::new();
+        for report in threads.iter().map(|thread| thread.report_at(now_ns)) {
+            match queues.last_mut().filter(|last| last.queue == report.queue) {
+                Some(queue) => queue.merge(report),
+                None => queues.push(report),
+            }
         }
+        Self { queues, stuck }
     }
 
     /// All queues together, one report an operation.
@@ -361,10 +442,7 @@ impl Metrics {
             return Vec::new();
         };
         for report in reports {
-            total
-                .iter_mut()
-                .zip(report)
-                .for_each(|(sum, part)| sum.merge(part));
+            merge(&mut total, report);
         }
         total
     }
@@ -441,6 +519,21 @@ mod tests {
         record.submitted(now_ns());
         let metrics = std::slice::from_ref(&metrics);
         assert_eq!(Metrics::snapshot(metrics, None).in_flight(), 0);
+    }
+
+    #[test]
+    fn the_threads_of_a_queue_share_its_tags_and_are_reported_as_one() {
+        let shares: Vec<_> = (0..3).map(|thread| share(128, 3, thread)).collect();
+        assert_eq!(shares, [0..42, 42..85, 85..128]);
+        let threads = QueueMetrics::of_device(DeviceId(701), 2, 4, 2);
+        assert_eq!(threads.len(), 4);
+        threads[1].records()[3].reaped(&flush(), now_ns());
+        let report = Metrics::snapshot(&threads, None);
+        let queues: Vec<_> = report.queues.iter().map(|queue| queue.queue.0).collect();
+        assert_eq!(queues, [0, 1]);
+        let in_flight: Vec<_> = report.queues[0].in_flight.iter().collect();
+        assert_eq!(in_flight.len(), 1);
+        assert_eq!(in_flight[0].tag, Tag(3));
     }
 
     #[test]

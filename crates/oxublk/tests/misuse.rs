@@ -4,6 +4,7 @@
 
 use std::io;
 
+use oxublk::queue::Blocking;
 use oxublk::{Builder, Device, DeviceId, Disk, ErrorKind, Geometry, Stopper};
 
 /// A disk of any shape, which nobody will read.
@@ -27,19 +28,19 @@ impl Disk for Shape {
     }
 }
 
-fn builder(size_bytes: u64, geometry: Geometry) -> Builder<Shape> {
+fn builder(size_bytes: u64, geometry: Geometry) -> Builder<Blocking<Shape>> {
     Device::builder(Shape {
         size_bytes,
         geometry,
     })
 }
 
-fn plain() -> Builder<Shape> {
+fn plain() -> Builder<Blocking<Shape>> {
     builder(1 << 20, Geometry::default())
 }
 
 #[track_caller]
-fn refused(builder: Builder<Shape>, words: &[&str]) {
+fn refused(builder: Builder<Blocking<Shape>>, words: &[&str]) {
     let error = builder.start().expect_err("it cannot be");
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
     for word in words {

@@ -4,8 +4,8 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Mutex, MutexGuard};
 
-use oxublk::Disk;
 use oxublk::sys::{IoFlags, op};
+use oxublk::{Disk, Sink, Source};
 use oxublk_sim::{Clock, Rng};
 
 /// How many of a hundred requests go wrong, and how.
@@ -133,6 +133,26 @@ impl Disk for MemDisk {
     fn write_fua_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let range = (offset, buf.len() as u64);
         self.call((op::WRITE, true), range, |bytes| bytes.copy_from_slice(buf))
+    }
+    fn is_direct(&self) -> bool {
+        true
+    }
+    fn read_to(&self, to: &mut Sink<'_>, offset: u64) -> io::Result<()> {
+        let range = (offset, to.remaining() as u64);
+        let mut put = Ok(());
+        // In pieces, as disks with holes do.
+        self.call((op::READ, false), range, |bytes| {
+            put = bytes.chunks(700).try_for_each(|piece| to.put(piece));
+        })?;
+        put
+    }
+    fn write_from(&self, from: &mut Source<'_>, offset: u64) -> io::Result<()> {
+        let range = (offset, from.remaining() as u64);
+        let mut taken = Ok(());
+        self.call((op::WRITE, false), range, |bytes| {
+            taken = bytes.chunks_mut(700).try_for_each(|piece| from.take(piece));
+        })?;
+        taken
     }
     fn flush(&self) -> io::Result<()> {
         self.call((op::FLUSH, false), (0, 0), |_| ())

@@ -2,4 +2,5 @@
 
 pub(crate) mod disk;
 pub(crate) mod metrics;
+pub(crate) mod plan;
 pub(crate) mod run;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use oxublk::queue::{Ended, Queue, QueueError};
+use oxublk::queue::{Backend as _, Blocking, Ended, QueueError, Share};
 use oxublk::sys::op;
-use oxublk::{DeviceId, Operation, QueueId, QueueMetrics};
+use oxublk::{DataPath, DeviceId, Operation, QueueId, QueueMetrics};
 use oxublk_sim::{ClientRequest, Driver, Outcome, Report, Setup};
 
 use super::disk::{Call, Manners, MemDisk, call_of};
@@ -23,6 +23,16 @@ pub(crate) struct Run {
 
 /// Serves `requests` until the queue ends.
 pub(crate) fn run(setup: Setup, manners: Manners, requests: &[ClientRequest]) -> Run {
+    run_by(DataPath::Copy, setup, manners, requests)
+}
+
+/// The same by another way of the data.
+pub(crate) fn run_by(
+    path: DataPath,
+    setup: Setup,
+    manners: Manners,
+    requests: &[ClientRequest],
+) -> Run {
     let (depth, size, seed) = (setup.depth, setup.sectors * 512, setup.seed);
     let driver = Driver::new(setup);
     for request in requests {
@@ -31,15 +41,10 @@ pub(crate) fn run(setup: Setup, manners: Manners, requests: &[ClientRequest]) ->
     let clock = driver.clock().clone();
     let disk = Arc::new(MemDisk::new(size, seed, manners, clock));
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), depth));
-    let mut queue = Queue::new(
-        DeviceId(0),
-        QueueId(0),
-        driver.ring(),
-        Arc::clone(&disk),
-        Arc::clone(&metrics),
-    );
-    let ended = queue.arm().and_then(|()| queue.serve());
-    drop(queue);
+    let share = Share::whole(DeviceId(0), QueueId(0), Arc::clone(&metrics));
+    let backend = Blocking(Arc::clone(&disk));
+    let (ring, ended) = backend.serve(&share, driver.ring(), path, &mut || ());
+    drop(ring);
     let (counted, in_flight) = counters(&metrics);
     Run {
         ended,

@@ -18,7 +18,7 @@ impl Server {
         Self {
             ring: driver.ring(),
             driver,
-            tags: Tags::new(depth),
+            tags: Tags::new(0..depth),
         }
     }
 
@@ -46,7 +46,7 @@ impl Server {
                     Outcome::Request(held) => return held,
                     other => panic!("{other:?}"),
                 },
-                Some(Completion::Woken) => panic!("nobody wakes this server"),
+                Some(other) => panic!("nobody asked for {other:?}"),
             }
         }
     }

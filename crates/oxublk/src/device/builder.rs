@@ -8,30 +8,34 @@ use oxublk_sys::{Features, MAX_DEV_ID, MAX_NR_QUEUES, MAX_QUEUE_DEPTH};
 use rustix::fs::{Mode, OFlags};
 
 use super::params::params;
-use super::server::Server;
+use super::server::{Manner, Server};
 use super::{Device, Negotiated, NodeIdentity};
 use crate::control::{Control, DEFAULT_DEADLINE, DeviceInfo, NewDevice};
-use crate::disk::{Disk, Geometry};
+use crate::disk::Geometry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DeviceId, QueueId};
+use crate::path::{ChosenPath, DataPath};
+use crate::queue::Backend;
 
 /// What this library needs of the driver: commands by their ioctl encoding.
 const NEEDED: Features = Features::CMD_IOCTL_ENCODE;
 
-/// How a device is to be: from [`Device::builder`].
+/// How a device is to be: from [`Device::builder`] and [`Device::builder_async`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing before `start`"]
-pub struct Builder<D> {
-    disk: D,
+pub struct Builder<B> {
+    disk: B,
     id: Option<DeviceId>,
     queues: u16,
     depth: u16,
     deadline: Duration,
     stuck_after: Option<Duration>,
+    threads_per_queue: u16,
+    data_path: Option<DataPath>,
 }
 
-impl<D: Disk> Builder<D> {
-    pub(super) fn new(disk: D) -> Self {
+impl<B: Backend> Builder<B> {
+    pub(super) fn new(disk: B) -> Self {
         Self {
             disk,
             id: None,
@@ -39,6 +43,8 @@ impl<D: Disk> Builder<D> {
             depth: 128,
             deadline: DEFAULT_DEADLINE,
             stuck_after: None,
+            threads_per_queue: 1,
+            data_path: None,
         }
     }
 
@@ -58,6 +64,19 @@ impl<D: Disk> Builder<D> {
     /// How many requests a queue has in flight at most: 1 to 4096. Default 128.
     pub fn depth(mut self, depth: u16) -> Self {
         self.depth = depth;
+        self
+    }
+
+    /// How many threads share the tags of each queue, at least one tag each: more than one since Linux 6.16. Default 1.
+    pub fn threads_per_queue(mut self, threads: u16) -> Self {
+        self.threads_per_queue = threads;
+        self
+    }
+
+    /// How the requests' data come and go; starting fails where that cannot be. Default: what suits the disk best, or what the
+    /// kernel has instead; [`Device::data_path`] says which and why.
+    pub fn data_path(mut self, path: DataPath) -> Self {
+        self.data_path = Some(path);
         self
     }
 
@@ -94,27 +113,40 @@ impl<D: Disk> Builder<D> {
                 Error::new(ErrorKind::Unsupported, message).with_hint("use Linux 6.12 or later")
             );
         }
+        let chosen = choose(self.data_path, self.disk.suits(), offered)?;
+        if self.threads_per_queue > 1 && !offered.contains(Features::PER_IO_DAEMON) {
+            let message = "this kernel's ublk driver serves each queue by one thread";
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .with_hint("several threads a queue need Linux 6.16 or later"));
+        }
+        let requested = NEEDED | chosen.path.needs();
         let info = control.add(&NewDevice {
             id: self.id,
             queues: self.queues,
             depth: self.depth,
             max_io_bytes: geometry.max_io_bytes,
-            features: NEEDED,
+            features: requested,
         })?;
         let unfinished = Unfinished {
             control,
             info,
             deadline: self.deadline,
-            stuck_after: self.stuck_after,
+            manner: Manner {
+                threads: self.threads_per_queue,
+                path: chosen.path,
+                stuck_after: self.stuck_after,
+            },
             server: None,
             finished: false,
         };
         let negotiated = Negotiated {
             offered,
-            requested: NEEDED,
+            requested,
             granted: info.features,
         };
-        unfinished.start(Arc::new(self.disk), size_bytes, &geometry, negotiated, end)
+        let device =
+            unfinished.start(&Arc::new(self.disk), size_bytes, &geometry, negotiated, end)?;
+        Ok(device.on(chosen))
     }
 
     fn check(&self, size_bytes: u64, geometry: &Geometry) -> Result<()> {
@@ -131,6 +163,12 @@ impl<D: Disk> Builder<D> {
                 self.queues
             )));
         }
+        if !(1..=self.depth).contains(&self.threads_per_queue) {
+            return Err(Error::invalid(format!(
+                "{} threads a queue are not between 1 and its {} tags",
+                self.threads_per_queue, self.depth
+            )));
+        }
         match self.id {
             Some(id) if id.0 > MAX_DEV_ID => Err(Error::invalid(format!(
                 "device id {id} is above {MAX_DEV_ID}"
@@ -145,15 +183,15 @@ struct Unfinished {
     control: Control,
     info: DeviceInfo,
     deadline: Duration,
-    stuck_after: Option<Duration>,
+    manner: Manner,
     server: Option<Arc<Server>>,
     finished: bool,
 }
 
 impl Unfinished {
-    fn start<D: Disk>(
+    fn start<B: Backend>(
         mut self,
-        disk: Arc<D>,
+        disk: &Arc<B>,
         size_bytes: u64,
         geometry: &Geometry,
         negotiated: Negotiated,
@@ -162,9 +200,9 @@ impl Unfinished {
         let id = self.info.id;
         self.control.set_params(id, &params(size_bytes, geometry))?;
         let (node, identity) = open_node(id)?;
-        let server = Arc::new(Server::new(&self.info, node, self.stuck_after)?);
+        let server = Arc::new(Server::new(&self.info, node, self.manner)?);
         self.server = Some(Arc::clone(&server));
-        self.spawn(&server, &disk, geometry)?;
+        self.spawn(&server, disk, geometry)?;
         server.watch()?;
         self.wait_armed(&server, end)?;
         self.control
@@ -174,32 +212,37 @@ impl Unfinished {
         Ok(Device::new(id, server, negotiated, identity, self.deadline))
     }
 
-    fn spawn<D: Disk>(
+    fn spawn<B: Backend>(
         &mut self,
         server: &Arc<Server>,
-        disk: &Arc<D>,
+        disk: &Arc<B>,
         geometry: &Geometry,
     ) -> Result<()> {
         let max_io_bytes = usize::try_from(geometry.max_io_bytes)
             .map_err(|_| Error::invalid("the maximum I/O size does not fit in memory"))?;
+        let mut started = 0;
         for queue in (0..self.info.queues).map(QueueId) {
             let spawned = self
                 .control
                 .queue_affinity(self.info.id, queue)
-                .and_then(|cpus| server.spawn(queue, cpus, max_io_bytes, Arc::clone(disk)));
-            if spawned.is_err() {
-                // Threads that were never started will not end: count them out.
-                let missing = server.queues() - usize::from(queue.0);
-                server.progress.update(|stand| stand.ended += missing);
+                .map_err(|error| (0, error))
+                .and_then(|cpus| server.spawn(queue, &cpus, max_io_bytes, disk));
+            match spawned {
+                Ok(threads) => started += threads,
+                Err((threads, error)) => {
+                    // Threads that were never started will not end: count them out.
+                    let missing = server.threads() - started - threads;
+                    server.progress.update(|stand| stand.ended += missing);
+                    return Err(error);
+                }
             }
-            spawned?;
         }
         Ok(())
     }
 
     /// START_DEV waits for every tag to be fetched: it is sent only when that is known.
     fn wait_armed(&self, server: &Server, end: Instant) -> Result<()> {
-        let all = server.queues();
+        let all = server.threads();
         let stand = server
             .progress
             .wait_until(end, |stand| stand.armed == all || stand.ended > 0)
@@ -245,6 +288,36 @@ impl Drop for Unfinished {
                 "cannot delete a device that did not start"
             );
         }
+    }
+}
+
+/// Which way the data take.
+fn choose(asked: Option<DataPath>, suits: DataPath, offered: Features) -> Result<ChosenPath> {
+    let possible = |path: DataPath| offered.contains(path.needs());
+    let lacks = |path: DataPath| {
+        format!(
+            "this kernel's ublk driver has no {path} path, which is in Linux since {}",
+            path.since()
+        )
+    };
+    match asked {
+        Some(path) if path != DataPath::Copy && path != suits => Err(Error::invalid(format!(
+            "this disk cannot be served by the {path} path: it has {suits}"
+        ))),
+        Some(path) if !possible(path) => Err(Error::new(ErrorKind::Unsupported, lacks(path))
+            .with_hint("leave the choice of the path to the library, or use a later kernel")),
+        Some(path) => Ok(ChosenPath {
+            path,
+            why: "it was asked for".to_owned(),
+        }),
+        None if possible(suits) => Ok(ChosenPath {
+            path: suits,
+            why: "it suits the disk best".to_owned(),
+        }),
+        None => Ok(ChosenPath {
+            path: DataPath::Copy,
+            why: lacks(suits),
+        }),
     }
 }
 

@@ -16,11 +16,14 @@ use rustix::fs::Stat;
 
 pub use self::builder::Builder;
 use self::server::Server;
+use crate::async_disk::AsyncDisk;
 use crate::control::{Control, DeviceInfo};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::DeviceId;
 use crate::metrics::Metrics;
+use crate::path::ChosenPath;
+use crate::queue::{Async, Backend, Blocking};
 use crate::recorder::Station;
 
 /// A started device, served by threads of this process.
@@ -34,6 +37,7 @@ pub struct Device {
     negotiated: Negotiated,
     identity: NodeIdentity,
     deadline: Duration,
+    path: ChosenPath,
     removed: bool,
 }
 
@@ -61,7 +65,17 @@ impl Stopper {
 
 impl Device {
     /// Begins a device that `disk` answers for.
-    pub fn builder<D: Disk>(disk: D) -> Builder<D> {
+    pub fn builder<D: Disk>(disk: D) -> Builder<Blocking<D>> {
+        Builder::new(Blocking(disk))
+    }
+
+    /// Begins a device that an asynchronous `disk` answers for.
+    pub fn builder_async<D: AsyncDisk>(disk: D) -> Builder<Async<D>> {
+        Builder::new(Async(disk))
+    }
+
+    /// Begins a device that a disk of either kind answers for.
+    pub fn builder_of<B: Backend>(disk: B) -> Builder<B> {
         Builder::new(disk)
     }
 
@@ -78,8 +92,20 @@ impl Device {
             negotiated,
             identity,
             deadline,
+            path: ChosenPath::default(),
             removed: false,
         }
+    }
+
+    fn on(mut self, path: ChosenPath) -> Self {
+        self.path = path;
+        self
+    }
+
+    /// How the requests' data come and go, and why so.
+    #[must_use]
+    pub fn data_path(&self) -> &ChosenPath {
+        &self.path
     }
 
     /// The device's number.
@@ -131,7 +157,7 @@ impl Device {
     /// # Errors
     /// [`ErrorKind::QueueFailed`] when a queue thread failed: the device is gone then.
     pub fn wait(&self) -> Result<()> {
-        let all = self.server.queues();
+        let all = self.server.threads();
         let stand = self
             .server
             .progress

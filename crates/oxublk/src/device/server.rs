@@ -12,11 +12,11 @@ use rustix::thread::CpuSet;
 use super::progress::Progress;
 use super::watchdog::Watchdog;
 use crate::control::DeviceInfo;
-use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result, errno_text};
 use crate::id::{DeviceId, QueueId};
 use crate::metrics::{Metrics, QueueMetrics};
-use crate::queue::{Ended, Queue, QueueError, Uring, UringSetup};
+use crate::path::DataPath;
+use crate::queue::{Backend, Ended, QueueError, Share, Uring, UringSetup};
 
 /// What the queue threads of a device and its owner share.
 #[derive(Debug)]
@@ -29,22 +29,30 @@ pub(super) struct Server {
     pub(super) progress: Progress,
     pub(super) metrics: Box<[Arc<QueueMetrics>]>,
     watchdog: Option<Watchdog>,
+    path: DataPath,
 }
 
 /// What one queue thread starts with.
 struct QueuePlan {
-    queue: QueueId,
+    share: Share,
     cpus: Vec<usize>,
     max_io_bytes: usize,
-    metrics: Arc<QueueMetrics>,
+    path: DataPath,
+}
+
+/// How the queues of a device are served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// How many threads share each queue.
+    pub(super) threads: u16,
+    /// How the data come and go.
+    pub(super) path: DataPath,
+    /// From when on the watchdog calls a request stuck.
+    pub(super) stuck_after: Option<Duration>,
 }
 
 impl Server {
-    pub(super) fn new(
-        info: &DeviceInfo,
-        node: OwnedFd,
-        stuck_after: Option<Duration>,
-    ) -> Result<Self> {
+    pub(super) fn new(info: &DeviceInfo, node: OwnedFd, manner: Manner) -> Result<Self> {
         let DeviceInfo {
             id: device,
             queues,
@@ -58,12 +66,14 @@ impl Server {
             node: Mutex::new(Some(Arc::new(node))),
             wake,
             progress: Progress::default(),
-            metrics: QueueMetrics::of_device(device, queues, depth),
-            watchdog: stuck_after.map(Watchdog::new),
+            metrics: QueueMetrics::of_device(device, queues, depth, manner.threads),
+            watchdog: manner.stuck_after.map(Watchdog::new),
+            path: manner.path,
         })
     }
 
-    pub(super) fn queues(&self) -> usize {
+    /// How many threads serve queues.
+    pub(super) fn threads(&self) -> usize {
         self.metrics.len()
     }
 
@@ -91,38 +101,47 @@ impl Server {
             })
     }
 
-    /// Starts the thread of a queue. It tells of itself through `progress`.
-    pub(super) fn spawn<D: Disk>(
+    /// Starts the threads of a queue. They tell of themselves through `progress`. Returns how many were started.
+    pub(super) fn spawn<B: Backend>(
         self: &Arc<Self>,
         queue: QueueId,
-        cpus: Vec<usize>,
+        cpus: &[usize],
         max_io_bytes: usize,
-        disk: Arc<D>,
-    ) -> Result<()> {
-        let failed = |error| Error::io(format!("cannot start the thread of queue {queue}"), error);
-        let metrics = self
-            .metrics
-            .get(usize::from(queue.0))
-            .cloned()
-            .ok_or_else(|| {
-                Error::invalid(format!("device {} has no queue {queue}", self.device))
-            })?;
-        let plan = QueuePlan {
-            queue,
-            cpus,
-            max_io_bytes,
-            metrics,
-        };
-        let server = Arc::clone(self);
-        thread::Builder::new()
-            .name(format!("ublk{}q{queue}", self.device))
-            .spawn(move || server.run(&plan, disk))
-            .map(drop)
-            .map_err(|error| failed(error).with_device(self.device))
+        disk: &Arc<B>,
+    ) -> std::result::Result<usize, (usize, Error)> {
+        let mut started = 0;
+        let threads = self.metrics.iter().filter(|thread| thread.queue() == queue);
+        for (number, metrics) in threads.enumerate() {
+            let plan = QueuePlan {
+                share: Share {
+                    device: self.device,
+                    queue,
+                    tags: metrics.tags(),
+                    metrics: Arc::clone(metrics),
+                },
+                cpus: cpus.to_vec(),
+                max_io_bytes,
+                path: self.path,
+            };
+            let name = match number {
+                0 => format!("ublk{}q{queue}", self.device),
+                _ => format!("ublk{}q{queue}t{number}", self.device),
+            };
+            let (server, disk) = (Arc::clone(self), Arc::clone(disk));
+            thread::Builder::new()
+                .name(name)
+                .spawn(move || server.run(&plan, disk.as_ref()))
+                .map_err(|error| {
+                    let what = format!("cannot start the thread of queue {queue}");
+                    (started, Error::io(what, error).with_device(self.device))
+                })?;
+            started += 1;
+        }
+        Ok(started)
     }
 
     /// A queue thread's whole life.
-    fn run<D: Disk>(&self, plan: &QueuePlan, disk: Arc<D>) {
+    fn run<B: Backend>(&self, plan: &QueuePlan, disk: &B) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(plan, disk)));
         let failure = match served {
             Ok(Ok(())) => None,
@@ -132,7 +151,7 @@ impl Server {
         if let Some(reason) = &failure {
             tracing::error!(
                 device = self.device.0,
-                queue = plan.queue.0,
+                queue = plan.share.queue.0,
                 reason,
                 "a queue failed"
             );
@@ -142,10 +161,10 @@ impl Server {
         let last_of_failed = self.progress.update(|stand| {
             stand.ended += 1;
             if let Some(reason) = failure {
-                let reason = format!("queue {} failed: {reason}", plan.queue);
+                let reason = format!("queue {} failed: {reason}", plan.share.queue);
                 stand.failure.get_or_insert(reason);
             }
-            stand.ended == self.queues() && stand.failure.is_some()
+            stand.ended == self.threads() && stand.failure.is_some()
         });
         if last_of_failed {
             // The last close tells the driver that the server is gone; it fails what waits.
@@ -153,39 +172,31 @@ impl Server {
         }
     }
 
-    fn serve<D: Disk>(&self, plan: &QueuePlan, disk: Arc<D>) -> std::result::Result<(), String> {
+    fn serve<B: Backend>(&self, plan: &QueuePlan, disk: &B) -> std::result::Result<(), String> {
         settle_in(self.device, plan);
         let node = self.node().ok_or("the device was closed")?;
         let setup = UringSetup {
-            device: node.as_fd(),
+            device: &node,
             wake: self.wake.as_fd(),
-            queue: plan.queue,
-            depth: plan.metrics.depth(),
+            queue: plan.share.queue,
+            depth: plan.share.metrics.depth(),
             max_io_bytes: plan.max_io_bytes,
+            path: plan.path,
         };
         let ring = Uring::new(&setup).map_err(|error| {
             let error = crate::control::no_ring(error);
             format!("{error:?}")
         })?;
-        let mut queue = Queue::new(
-            self.device,
-            plan.queue,
-            ring,
-            disk,
-            Arc::clone(&plan.metrics),
-        );
-        let served = queue.arm().and_then(|()| {
-            self.progress.update(|stand| stand.armed += 1);
-            queue.serve()
-        });
+        let mut armed = || self.progress.update(|stand| stand.armed += 1);
+        let (ring, served) = disk.serve(&plan.share, ring, plan.path, &mut armed);
         match served {
             Ok(Ended::Stopped) => Ok(()),
             Ok(Ended::Woken) => {
-                queue.into_ring().abandon();
+                ring.abandon();
                 Ok(())
             }
             Err(error) => {
-                queue.into_ring().abandon();
+                ring.abandon();
                 Err(describe(&error))
             }
         }
@@ -193,7 +204,7 @@ impl Server {
 
     /// Waits until every queue thread has ended; false when that takes longer than until `end`.
     pub(super) fn wait_ended(&self, end: Instant) -> bool {
-        let all = self.queues();
+        let all = self.threads();
         self.progress
             .wait_until(end, |stand| stand.ended == all)
             .is_some()
@@ -234,7 +245,7 @@ impl Server {
 /// kernel's writeback waits for, so that its own allocations do not wait for writeback. Both are
 /// better to have, and not needed.
 fn settle_in(device: DeviceId, plan: &QueuePlan) {
-    let (device, queue) = (device.0, plan.queue.0);
+    let (device, queue) = (device.0, plan.share.queue.0);
     let mut set = CpuSet::new();
     for &cpu in plan.cpus.iter().filter(|&&cpu| cpu < CpuSet::MAX_CPU) {
         set.set(cpu);

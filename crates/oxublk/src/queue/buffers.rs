@@ -92,7 +92,12 @@ impl Buffers {
         self.start(tag).as_ptr() as u64
     }
 
-    fn start(&self, tag: Tag) -> NonNull<u8> {
+    /// How long each is.
+    pub(super) fn each(&self) -> usize {
+        self.each
+    }
+
+    pub(super) fn start(&self, tag: Tag) -> NonNull<u8> {
         debug_assert!(
             tag.0 < self.depth,
             "tags come from a state machine of this depth"
@@ -108,6 +113,14 @@ impl Buffers {
         // mapped, and no other reference to it exists: this one borrows `self` for its life. The
         // driver writes a tag's buffer only while the tag is armed, and `held` proves that it is not.
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.each) }
+    }
+
+    /// The first bytes of the buffer of a request whose answer is about to be written down.
+    pub(super) fn data(&self, tag: Tag, length: usize) -> &[u8] {
+        let start = self.start(tag);
+        // SAFETY: as in `get`: the range is mapped and initialised, and the tag is still with the server, so that the driver does
+        // not write to it; nobody has a mutable reference, which would borrow `self`.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), length.min(self.each)) }
     }
 
     /// Never unmaps the memory: for a queue that leaves while the driver may still write to it.

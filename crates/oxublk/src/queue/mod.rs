@@ -5,10 +5,13 @@
 //! model in `oxublk-sim` another. This module is public for that model and for tests; a program
 //! that serves a device wants [`Device`](crate::Device).
 
+mod backend;
 mod buffers;
+mod handler;
 mod request;
 mod ring;
 mod tag;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod uring;
@@ -16,15 +19,19 @@ mod uring;
 use std::io;
 use std::sync::Arc;
 
+pub use backend::{Async, Backend, Blocking, Share};
+pub use handler::{Calls, Done, Handler};
 pub use request::{Answer, Failure, Request};
 pub use ring::{Completion, Ring};
 pub use tag::{Held, Outcome, Tags};
 pub(crate) use uring::{Uring, UringSetup};
 
-use crate::disk::Disk;
-use crate::id::{DeviceId, QueueId, Tag};
+use crate::id::Tag;
 use crate::metrics::{Batch, QueueMetrics};
 use crate::probes::{self, Place};
+
+pub use crate::ops::{Memory, Op, OpId, Span};
+pub use crate::transfer::Carrier;
 
 /// Answers wait for the rest of their batch while a request takes less than this on average, so
 /// that one system call serves all of them; a slower disk's answers are handed over one by one,
@@ -57,12 +64,12 @@ impl From<io::Error> for QueueError {
     }
 }
 
-/// A queue: a ring, its tags, and the disk that answers.
+/// A queue: a ring, its tags, and what answers their requests.
 #[derive(Debug)]
-pub struct Queue<R, D> {
+pub struct Queue<R, H> {
     place: Place,
     ring: R,
-    disk: D,
+    handler: H,
     tags: Tags,
     metrics: Arc<QueueMetrics>,
     /// Requests reaped and not yet answered, in the order of their arrival. Room for every tag.
@@ -76,25 +83,23 @@ pub struct Queue<R, D> {
     woken: bool,
 }
 
-impl<R: Ring, D: Disk> Queue<R, D> {
-    /// A queue with `metrics.depth()` tags, not yet armed.
-    pub fn new(
-        device: DeviceId,
-        queue: QueueId,
-        ring: R,
-        disk: D,
-        metrics: Arc<QueueMetrics>,
-    ) -> Self {
-        let depth = metrics.depth();
+impl<R: Ring, H: Handler<R>> Queue<R, H> {
+    /// A queue with the tags of `share`, not yet armed.
+    pub fn new(share: &Share, ring: R, handler: H) -> Self {
+        let metrics = Arc::clone(&share.metrics);
+        let depth = usize::from(metrics.depth());
         Self {
-            place: Place { device, queue },
+            place: Place {
+                device: share.device,
+                queue: share.queue,
+            },
             ring,
-            disk,
-            tags: Tags::new(depth),
+            handler,
+            tags: Tags::new(share.tags.clone()),
             metrics,
-            waiting: Vec::with_capacity(usize::from(depth)),
+            waiting: Vec::with_capacity(depth),
             batch: Batch::default(),
-            answered: Vec::with_capacity(usize::from(depth)),
+            answered: Vec::with_capacity(depth),
             mean_ns: 0,
             woken: false,
         }
@@ -136,7 +141,10 @@ impl<R: Ring, D: Disk> Queue<R, D> {
             if self.tags.all_gone() {
                 return Ok(Ended::Stopped);
             }
-            self.ring.enter(true)?;
+            // What is ready already must not wait for what comes.
+            let wait = self.handler.fall_asleep();
+            self.ring.enter(wait)?;
+            self.handler.awake();
             self.reap()?;
         }
     }
@@ -152,9 +160,17 @@ impl<R: Ring, D: Disk> Queue<R, D> {
         self.batch.reaped_at(now_ns);
         let records = self.metrics.records();
         while let Some(completion) = self.ring.next_completion() {
-            let Completion::Tag(tag, result) = completion else {
-                self.woken = true;
-                continue;
+            let (tag, result) = match completion {
+                Completion::Tag(tag, result) => (tag, result),
+                Completion::Operation(id, result) => {
+                    self.handler.ended(id, result);
+                    continue;
+                }
+                Completion::Nudged => continue,
+                Completion::Woken => {
+                    self.woken = true;
+                    continue;
+                }
             };
             match self.tags.complete(tag, result) {
                 Outcome::Request(held) => {
@@ -180,8 +196,8 @@ impl<R: Ring, D: Disk> Queue<R, D> {
     fn answer_waiting(&mut self) -> Result<(), QueueError> {
         let mut waiting = std::mem::take(&mut self.waiting);
         for (held, request) in waiting.drain(..) {
-            self.answer(held, &request)?;
-            if self.mean_ns > SLOW_NS {
+            self.begin(held, request)?;
+            if H::AT_ONCE && self.mean_ns > SLOW_NS {
                 self.settle();
                 self.ring.enter(false)?;
                 // The driver's own time, in which it copies the data, says nothing about the disk.
@@ -189,25 +205,41 @@ impl<R: Ring, D: Disk> Queue<R, D> {
             }
         }
         self.waiting = waiting;
+        while let Some(done) = self.handler.progress(&mut self.ring)? {
+            self.hand_over(done)?;
+        }
         self.settle();
         Ok(())
     }
 
-    /// Has the disk answer one request and writes the answer down for the driver.
-    fn answer(&mut self, held: Held, request: &Request) -> Result<(), QueueError> {
+    /// Gives a request to the disk.
+    fn begin(&mut self, held: Held, request: Request) -> Result<(), QueueError> {
         let tag = held.tag();
-        let record = self.metrics.records().get(tag.index());
-        if let Some(record) = record {
+        if let Some(record) = self.metrics.records().get(tag.index()) {
             record.handed(self.batch.settled_ns());
             probes::handed(&self.place, tag, record);
         }
-        let answer = request.answer(&self.disk, self.ring.buffer(&held));
+        match self.handler.begin(&mut self.ring, held, request)? {
+            Some(done) => self.hand_over(done),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes an answer down for the driver.
+    #[inline]
+    fn hand_over(&mut self, done: Done) -> Result<(), QueueError> {
+        let Done {
+            held,
+            request,
+            answer,
+        } = done;
+        let tag = held.tag();
         if let Some(failure) = &answer.failure {
-            self.log(tag, request, failure);
+            self.log(tag, &request, failure);
         }
         self.tags.answer(held);
         self.ring.commit(tag, answer.result)?;
-        if let Some(record) = record {
+        if let Some(record) = self.metrics.records().get(tag.index()) {
             record.answered(answer.result);
             probes::answered(&self.place, tag, record);
         }
@@ -230,8 +262,13 @@ impl<R: Ring, D: Disk> Queue<R, D> {
                 probes::submitted(&self.place, tag, record);
             }
         }
+        let latest_ns = if H::AT_ONCE {
+            self.metrics.settle(&mut self.batch, now_ns)
+        } else {
+            self.metrics
+                .settle_each(&mut self.batch, &self.answered, now_ns)
+        };
         self.answered.clear();
-        let latest_ns = self.metrics.settle(&mut self.batch, now_ns);
         self.mean_ns = self.mean_ns.midpoint(latest_ns);
     }
 

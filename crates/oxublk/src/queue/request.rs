@@ -3,12 +3,14 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 
 use oxublk_sys::{IoDesc, IoFlags, SECTOR_SIZE};
 use rustix::io::Errno;
 
 use crate::disk::Disk;
 use crate::operation::Operation;
+use crate::transfer::{Carrier, Sink, Source};
 
 /// A request as the disk sees it. The driver counts in sectors of 512 bytes, whatever the disk's
 /// blocks; from here on all is bytes.
@@ -51,12 +53,49 @@ impl Request {
         self.offset / SECTOR_SIZE
     }
 
+    /// How many bytes of data it has: none but for a read or a write.
+    #[must_use]
+    pub fn data_length(&self) -> usize {
+        match self.operation {
+            Operation::Read | Operation::Write => {
+                usize::try_from(self.length).unwrap_or(usize::MAX)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether the write must be on the medium before it is answered.
+    #[must_use]
+    pub fn is_fua(&self) -> bool {
+        self.flags.contains(IoFlags::FUA)
+    }
+
+    /// Whether the space of the zeroes may be given back.
+    #[must_use]
+    pub fn may_unmap(&self) -> bool {
+        !self.flags.contains(IoFlags::NOUNMAP)
+    }
+
     /// Has the disk do it and returns what the driver is to be told: the length in bytes, or a
     /// negative errno. Never a short length, which 7.3 takes for a whole one.
     pub fn answer<D: Disk + ?Sized>(&self, disk: &D, buffer: &mut [u8]) -> Answer {
         // A disk that panicked is used again for the next request: its own invariants are its
         // affair (a poisoned lock says so), ours do not pass through it.
-        match catch_unwind(AssertUnwindSafe(|| self.perform(disk, buffer))) {
+        self.outcome(catch_unwind(AssertUnwindSafe(|| {
+            self.perform(disk, buffer)
+        })))
+    }
+
+    /// The same for a disk that moves the data itself.
+    pub fn answer_directly<D: Disk + ?Sized>(&self, disk: &D, carrier: Carrier<'_>) -> Answer {
+        self.outcome(catch_unwind(AssertUnwindSafe(|| {
+            self.perform_directly(disk, carrier)
+        })))
+    }
+
+    /// What the driver is to be told of a request that a disk has done, or panicked in.
+    pub fn outcome(&self, outcome: thread::Result<io::Result<()>>) -> Answer {
+        match outcome {
             Ok(Ok(())) => Answer::done(self.length),
             Ok(Err(error)) => Answer::failed(error),
             Err(panic) => Answer::panicked(panic.as_ref()),
@@ -66,17 +105,47 @@ impl Request {
     fn perform<D: Disk + ?Sized>(&self, disk: &D, buffer: &mut [u8]) -> io::Result<()> {
         match self.operation {
             Operation::Read => disk.read_at(self.data(buffer)?, self.offset),
-            Operation::Write if self.flags.contains(IoFlags::FUA) => {
-                disk.write_fua_at(self.data(buffer)?, self.offset)
-            }
+            Operation::Write if self.is_fua() => disk.write_fua_at(self.data(buffer)?, self.offset),
             Operation::Write => disk.write_at(self.data(buffer)?, self.offset),
+            _ => self.perform_without_data(disk),
+        }
+    }
+
+    fn perform_directly<D: Disk + ?Sized>(&self, disk: &D, carrier: Carrier<'_>) -> io::Result<()> {
+        let length = self.data_length();
+        let left = match self.operation {
+            Operation::Read => {
+                let mut sink = Sink::new(carrier, length);
+                disk.read_to(&mut sink, self.offset)?;
+                sink.remaining()
+            }
+            Operation::Write => {
+                let mut source = Source::new(carrier, length);
+                disk.write_from(&mut source, self.offset)?;
+                if self.is_fua() {
+                    disk.flush()?;
+                }
+                source.remaining()
+            }
+            _ => return self.perform_without_data(disk),
+        };
+        if left > 0 {
+            return Err(io::Error::other(format!(
+                "the disk moved only {} of {length} bytes",
+                length - left
+            )));
+        }
+        Ok(())
+    }
+
+    fn perform_without_data<D: Disk + ?Sized>(&self, disk: &D) -> io::Result<()> {
+        match self.operation {
             Operation::Flush => disk.flush(),
             Operation::Discard => disk.discard(self.offset, self.length),
-            Operation::WriteZeroes => {
-                let may_unmap = !self.flags.contains(IoFlags::NOUNMAP);
-                disk.write_zeroes(self.offset, self.length, may_unmap)
+            Operation::WriteZeroes => disk.write_zeroes(self.offset, self.length, self.may_unmap()),
+            Operation::Read | Operation::Write | Operation::Other => {
+                Err(io::ErrorKind::Unsupported.into())
             }
-            Operation::Other => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -104,8 +173,8 @@ impl Request {
 pub struct Answer {
     /// For the driver: bytes, or a negative errno.
     pub result: i32,
-    /// Why it failed, for the log.
-    pub failure: Option<Failure>,
+    /// Why it failed, for the log. Boxed: answers are moved, failures are rare.
+    pub failure: Option<Box<Failure>>,
 }
 
 /// Why a request failed.
@@ -131,7 +200,7 @@ impl Answer {
     fn failed(error: io::Error) -> Self {
         Self {
             result: errno_of(&error).raw_os_error().saturating_neg(),
-            failure: Some(Failure::Error(error)),
+            failure: Some(Box::new(Failure::Error(error))),
         }
     }
 
@@ -144,7 +213,7 @@ impl Answer {
             .unwrap_or_else(|| "no message".to_owned());
         Self {
             result: Errno::IO.raw_os_error().saturating_neg(),
-            failure: Some(Failure::Panic(message)),
+            failure: Some(Box::new(Failure::Panic(message))),
         }
     }
 }
@@ -235,7 +304,9 @@ mod tests {
         let write = Request::new(&desc(op::WRITE, 8, 1));
         let answer = write.answer(&Fails(io::ErrorKind::Other), &mut [0; 512]);
         assert_eq!(answer.result, -libc::EIO);
-        assert!(matches!(answer.failure, Some(Failure::Panic(m)) if m == "block at 4096 is bad"));
+        assert!(
+            matches!(answer.failure.as_deref(), Some(Failure::Panic(m)) if m == "block at 4096 is bad")
+        );
     }
 
     #[test]

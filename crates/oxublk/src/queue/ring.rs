@@ -7,12 +7,18 @@ use oxublk_sys::IoDesc;
 
 use super::tag::Held;
 use crate::id::Tag;
+use crate::ops::{Memory, Op, OpId};
+use crate::transfer::Carrier;
 
 /// Something came back from the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// A command of this tag ended with this result.
     Tag(Tag, i32),
+    /// An operation ended with this result.
+    Operation(OpId, i32),
+    /// The wait shall end: a future was woken by another thread.
+    Nudged,
     /// Somebody asked the queue to leave.
     Woken,
 }
@@ -50,6 +56,27 @@ pub trait Ring {
 
     /// The tag's buffer, as large as the device's largest request.
     fn buffer(&mut self, held: &Held) -> &mut [u8];
+
+    /// The way of the request's data, for a disk that moves them itself.
+    fn carrier(&mut self, held: &Held) -> Carrier<'_>;
+
+    /// The request's data, for as long as the request is with the server.
+    ///
+    /// # Errors
+    /// They cannot be had now.
+    fn memory(&mut self, held: &Held) -> io::Result<Memory>;
+
+    /// Writes an operation down, as `fetch` and `commit` do.
+    ///
+    /// # Errors
+    /// The operation could not be written down.
+    fn operate(&mut self, id: OpId, op: &Op) -> io::Result<()>;
+
+    /// What ends the wait of [`enter`](Self::enter) from any thread, with a [`Completion::Nudged`]. Asked once.
+    ///
+    /// # Errors
+    /// The kernel has no more descriptors.
+    fn nudge(&mut self) -> io::Result<Box<dyn Fn() + Send + Sync>>;
 
     /// Nanoseconds since a moment that is the same for all queues of a device.
     fn now_ns(&self) -> u64;

@@ -12,6 +12,8 @@
 //! up by the answer. A request cannot be answered twice, and a tag's buffer cannot be touched
 //! while the driver may write to it.
 
+use std::ops::Range;
+
 use crate::id::Tag;
 
 /// A request that is with the server: the right to touch the tag's buffer, and the duty to answer.
@@ -56,26 +58,29 @@ pub enum Outcome {
     Unexpected,
 }
 
-/// All tags of one queue.
+/// The tags of one queue, or those of them that one thread serves.
 #[derive(Debug)]
 pub struct Tags {
+    /// Of every tag below the last that is served.
     states: Box<[State]>,
+    served: Range<u16>,
     gone: usize,
 }
 
 impl Tags {
-    /// `depth` tags, none of them armed.
+    /// These tags, none of them armed.
     #[must_use]
-    pub fn new(depth: u16) -> Self {
+    pub fn new(served: Range<u16>) -> Self {
         Self {
-            states: vec![State::Unarmed; usize::from(depth)].into(),
+            states: vec![State::Unarmed; usize::from(served.end)].into(),
+            served,
             gone: 0,
         }
     }
 
     /// Every tag, in order.
     pub fn all(&self) -> impl Iterator<Item = Tag> + use<> {
-        (0..self.states.len()).filter_map(|index| u16::try_from(index).ok().map(Tag))
+        self.served.clone().map(Tag)
     }
 
     /// The tag's first fetch goes to the driver.
@@ -121,7 +126,7 @@ impl Tags {
     /// Whether the driver gave back every tag: the queue has ended.
     #[must_use]
     pub fn all_gone(&self) -> bool {
-        self.gone == self.states.len()
+        self.gone == self.served.len()
     }
 }
 
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_request_is_held_until_answered_then_the_tag_is_armed_again() {
-        let mut tags = Tags::new(2);
+        let mut tags = Tags::new(0..2);
         tags.fetch(Tag(1));
         let Outcome::Request(held) = tags.complete(Tag(1), 0) else {
             panic!("no request")
@@ -147,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_queue_ends_when_every_tag_came_back() {
-        let mut tags = Tags::new(2);
+        let mut tags = Tags::new(0..2);
         for tag in tags.all() {
             tags.fetch(tag);
         }
@@ -159,7 +164,7 @@ mod tests {
 
     #[test]
     fn completions_that_make_no_sense_are_told_apart() {
-        let mut tags = Tags::new(1);
+        let mut tags = Tags::new(0..1);
         assert!(
             matches!(tags.complete(Tag(0), 0), Outcome::Unexpected),
             "never fetched"

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use oxublk_sys::IoDesc;
 
-use super::{Completion, Ended, Held, Queue, Ring};
+use super::{Calls, Carrier, Completion, Ended, Held, Memory, Op, OpId, Queue, Ring, Share};
 use crate::disk::Disk;
 use crate::id::{DeviceId, QueueId, Tag};
 use crate::metrics::QueueMetrics;
@@ -73,6 +73,22 @@ impl Ring for Driver {
         &mut self.buffer
     }
 
+    fn carrier(&mut self, _held: &Held) -> Carrier<'_> {
+        Carrier::Memory(&mut self.buffer)
+    }
+
+    fn memory(&mut self, _held: &Held) -> io::Result<Memory> {
+        Ok(Memory::Registered)
+    }
+
+    fn operate(&mut self, _id: OpId, _op: &Op) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn nudge(&mut self) -> io::Result<Box<dyn Fn() + Send + Sync>> {
+        Ok(Box::new(|| ()))
+    }
+
     fn now_ns(&self) -> u64 {
         self.clock.load(Relaxed)
     }
@@ -121,7 +137,8 @@ fn a_disk_that_is_fast_again_has_its_answers_handed_over_together_however_long_t
         slow: AtomicU64::new(u64::from(DEPTH)),
     };
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), DEPTH));
-    let mut queue = Queue::new(DeviceId(0), QueueId(0), driver, disk, metrics);
+    let share = Share::whole(DeviceId(0), QueueId(0), metrics);
+    let mut queue = Queue::new(&share, driver, Calls::new(&disk));
     queue.arm().expect("armed");
     assert_eq!(queue.serve().expect("served"), Ended::Stopped);
     let batches = queue.into_ring().batches;

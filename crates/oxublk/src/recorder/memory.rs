@@ -17,7 +17,7 @@ use crate::mapping::Mapping;
 use crate::metrics::now_ns;
 
 /// The records of one queue's tags.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Records {
     first: NonNull<Record>,
     depth: usize,

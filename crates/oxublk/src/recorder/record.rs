@@ -105,6 +105,10 @@ impl Record {
         self.bytes.load(Relaxed)
     }
 
+    pub(crate) fn reaped_ns(&self) -> u64 {
+        self.reaped_ns.load(Relaxed)
+    }
+
     pub(crate) fn result(&self) -> i64 {
         self.result.load(Relaxed)
     }

@@ -1,0 +1,91 @@
+//! How a queue's requests are answered: the [`Handler`] trait, and [`Calls`], which calls a blocking disk.
+
+use std::io;
+
+use super::request::{Answer, Request};
+use super::ring::Ring;
+use super::tag::Held;
+use crate::disk::Disk;
+use crate::ops::OpId;
+
+/// A request that has its answer.
+#[derive(Debug)]
+pub struct Done {
+    /// The duty to hand it over.
+    pub held: Held,
+    /// What was asked.
+    pub request: Request,
+    /// What to tell the driver.
+    pub answer: Answer,
+}
+
+/// Answers a queue's requests: at once, or later.
+pub trait Handler<R: Ring> {
+    /// Whether every request is answered at once: then their time is the disk's.
+    const AT_ONCE: bool;
+
+    /// A request has come. None when its answer comes later, by [`progress`](Self::progress).
+    ///
+    /// # Errors
+    /// The ring took no more.
+    fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>>;
+
+    /// An operation ended.
+    fn ended(&mut self, _id: OpId, _result: i32) {}
+
+    /// The next of the requests that have their answers meanwhile.
+    ///
+    /// # Errors
+    /// The ring took no more.
+    fn progress(&mut self, _ring: &mut R) -> io::Result<Option<Done>> {
+        Ok(None)
+    }
+
+    /// The queue is about to wait; false if it must not, since there is something to do.
+    fn fall_asleep(&mut self) -> bool {
+        true
+    }
+
+    /// It waits no longer.
+    fn awake(&mut self) {}
+}
+
+/// Calls a [`Disk`] for each request.
+#[derive(Debug)]
+pub struct Calls<'d, D> {
+    disk: &'d D,
+    direct: bool,
+}
+
+impl<'d, D: Disk> Calls<'d, D> {
+    /// With a buffer for each request.
+    pub fn new(disk: &'d D) -> Self {
+        Self {
+            disk,
+            direct: false,
+        }
+    }
+
+    /// Without: the disk moves the data itself.
+    pub fn direct(disk: &'d D) -> Self {
+        Self { disk, direct: true }
+    }
+}
+
+impl<R: Ring, D: Disk> Handler<R> for Calls<'_, D> {
+    const AT_ONCE: bool = true;
+
+    #[inline]
+    fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>> {
+        let answer = if self.direct {
+            request.answer_directly(self.disk, ring.carrier(&held))
+        } else {
+            request.answer(self.disk, ring.buffer(&held))
+        };
+        Ok(Some(Done {
+            held,
+            request,
+            answer,
+        }))
+    }
+}
