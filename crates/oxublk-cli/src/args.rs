@@ -5,7 +5,7 @@ mod trace;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use oxublk::DeviceId;
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,9 @@ pub enum Target {
         /// Size of the disk.
         #[arg(long, value_name = "SIZE", default_value = "1T", value_parser = parse_disk_size)]
         size: Size,
+        /// Answer by futures, as asynchronous disks do: measures what they cost.
+        #[arg(long = "async")]
+        asynchronous: bool,
         /// How it is offered to the kernel.
         #[command(flatten)]
         options: DeviceOptions,
@@ -222,6 +225,16 @@ pub struct DeviceOptions {
     #[arg(long)]
     pub read_only: bool,
 
+    /// Threads that share the requests of each queue. More than one since Linux 6.16.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
+    #[serde(default = "one")]
+    pub threads_per_queue: u16,
+
+    /// How requests' data come and go. Without it what suits the target best, or what the kernel has instead; `info` shows which.
+    #[arg(long, value_name = "PATH")]
+    #[serde(default)]
+    pub data_path: Option<DataPath>,
+
     /// Log requests that the disk has not answered after so long, and count them; 0 for never.
     #[arg(long = "stuck-after", value_name = "SECONDS", default_value = "30", value_parser = parse_milliseconds)]
     #[serde(default)]
@@ -231,6 +244,32 @@ pub struct DeviceOptions {
     #[arg(long)]
     #[serde(skip)]
     pub foreground: bool,
+}
+
+fn one() -> u16 {
+    1
+}
+
+/// The ways of a request's data, as the command line names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataPath {
+    /// The driver copies to and from a buffer: every target, every kernel
+    Copy,
+    /// The driver copies to and from the disk's memory: mem
+    Direct,
+    /// Nobody copies: file, since Linux 6.16
+    ZeroCopy,
+}
+
+impl From<DataPath> for oxublk::DataPath {
+    fn from(path: DataPath) -> Self {
+        match path {
+            DataPath::Copy => Self::Copy,
+            DataPath::Direct => Self::Direct,
+            DataPath::ZeroCopy => Self::ZeroCopy,
+        }
+    }
 }
 
 /// As without any option.
@@ -243,6 +282,8 @@ impl Default for DeviceOptions {
             logical_block_size: 512,
             max_io: 1 << 20,
             read_only: false,
+            threads_per_queue: 1,
+            data_path: None,
             stuck_after_ms: 30_000,
             foreground: false,
         }
@@ -386,6 +427,8 @@ mod tests {
             logical_block_size: 4096,
             max_io: 512 << 10,
             read_only: true,
+            threads_per_queue: 1,
+            data_path: None,
             stuck_after_ms: 2500,
             foreground: true,
         };

@@ -4,7 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use oxublk::{Control, Device, DeviceId, DeviceInfo, Disk, Metrics, Stopper};
+use oxublk::queue::Backend;
+use oxublk::{Control, Device, DeviceId, DeviceInfo, Metrics, Stopper};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -54,10 +55,10 @@ impl SharedDevice {
 ///
 /// # Errors
 /// What the library says, or the run directory cannot be written.
-pub fn start<D: Disk>(
+pub fn start<B: Backend>(
     run_dir: &RunDir,
     target: &str,
-    disk: D,
+    disk: B,
     options: &DeviceOptions,
 ) -> Outcome<Serving> {
     // First what concerns everybody: is there a driver at all?
@@ -67,9 +68,13 @@ pub fn start<D: Disk>(
         .map_err(|error| Failure::io("cannot watch for signals", &error))?;
     let size_bytes = disk.size();
     tracing::debug!(target, size_bytes, ?options, "making a device");
-    let mut builder = Device::builder(disk)
+    let mut builder = Device::builder_of(disk)
         .queues(options.queues)
-        .depth(options.depth);
+        .depth(options.depth)
+        .threads_per_queue(options.threads_per_queue);
+    if let Some(path) = options.data_path {
+        builder = builder.data_path(path.into());
+    }
     if let Some(id) = options.id {
         builder = builder.id(DeviceId(id));
     }
@@ -112,9 +117,10 @@ fn describe(
     ready::wait(id, size_bytes)?;
     let info = device.info()?;
     let requested = device.features().requested;
-    let description =
+    let mut description =
         Description::of_this_process(id, target, size_bytes, requested, options.clone())
             .map_err(|error| Failure::io("cannot find out about this process", &error))?;
+    description.data_path = Some(device.data_path().clone());
     run_dir.write(&description)?;
     let (features, path) = (device.features(), id.block_path());
     tracing::debug!(?features, "features of the driver, asked for, and granted");
@@ -235,6 +241,7 @@ impl Serving {
 
 #[cfg(test)]
 mod tests {
+    use oxublk::queue::Blocking;
     use oxublk_targets::Null;
 
     use super::*;
@@ -248,7 +255,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let run_dir = RunDir::new(temporary.path().join("run"));
         let options = DeviceOptions::default();
-        let failure = start(&run_dir, "null", Null::new(1 << 20), &options).unwrap_err();
+        let failure = start(&run_dir, "null", Blocking(Null::new(1 << 20)), &options).unwrap_err();
         assert_eq!(failure.kind, Exit::NoDriver);
         assert!(!run_dir.path().exists());
     }

@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf, absolute};
 
-use oxublk::{DeviceId, Features};
+use oxublk::{ChosenPath, DeviceId, Features};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,9 @@ pub struct Description {
     pub options: DeviceOptions,
     /// The driver's features that were asked for, by the kernel's names.
     pub requested_features: Vec<String>,
+    /// How requests' data come and go, and why so; null of a version that did not say.
+    #[serde(default)]
+    pub data_path: Option<ChosenPath>,
     /// The server.
     #[serde(flatten)]
     pub server: Process,
@@ -82,6 +85,7 @@ impl Description {
                 .iter_names()
                 .map(|(name, _)| name.to_owned())
                 .collect(),
+            data_path: None,
             server: Process::this()?,
             node_inode: node_inode(id).unwrap_or(0),
             created_unix_seconds: unix_seconds(),

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use oxublk::queue::Blocking;
 use oxublk_cli::args::{DeviceOptions, MemCli};
 use oxublk_cli::exit::{Exit, Outcome};
 use oxublk_cli::logging::Log;
@@ -53,7 +54,7 @@ fn run(arguments: &MemCli) -> Outcome<()> {
         ..DeviceOptions::default()
     };
     let disk = target::mem(size.0, &options)?;
-    let serving = server::start(&RunDir::from_env(), "mem", disk, &options)?;
+    let serving = server::start(&RunDir::from_env(), "mem", Blocking(disk), &options)?;
     let block_path = serving.id().block_path();
     print(&welcome(&serving.added()));
     let done = serving.run(|info, metrics| print(&text::tags(info, metrics)))?;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use oxublk::{Disk, Geometry};
+use oxublk::{AsyncDisk, Buffer, Disk, Geometry, Io};
 
 use crate::Target;
 
@@ -38,6 +38,38 @@ impl Null {
                 ..Geometry::default()
             },
         }
+    }
+}
+
+impl AsyncDisk for Null {
+    fn size(&self) -> u64 {
+        self.size_bytes
+    }
+
+    async fn read_at(&self, _io: &Io<'_>, buf: &mut Buffer<'_>, offset: u64) -> io::Result<()> {
+        Disk::read_at(self, buf.bytes_mut()?, offset)
+    }
+
+    async fn write_at(&self, _io: &Io<'_>, _buf: &Buffer<'_>, _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn discard(&self, _io: &Io<'_>, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn write_zeroes(
+        &self,
+        _io: &Io<'_>,
+        _offset: u64,
+        _len: u64,
+        _may_unmap: bool,
+    ) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
     }
 }
 

@@ -165,6 +165,15 @@ fn origin_lines(info: &Info, line: &mut impl FnMut(&str, String)) {
                 made.target, made.oxublk_version
             ),
         );
+        if let Some(data) = &made.data_path {
+            line("data path", format!("{}: {}", data.path, data.why));
+        }
+        if made.options.threads_per_queue > 1 {
+            line(
+                "threads",
+                format!("{} a queue", made.options.threads_per_queue),
+            );
+        }
         let asked = (made.options.queues, made.options.depth);
         if asked != (info.queues, info.depth) {
             line(

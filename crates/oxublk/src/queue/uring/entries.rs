@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::OPERATION;
 use super::data::{Data, Place};
-use crate::ops::Op;
+use crate::ops::{Op, Span};
 
 /// The times of timers that are not submitted yet: the kernel reads them then.
 #[derive(Debug)]
@@ -36,21 +36,13 @@ impl Timers {
 
 /// The entry of an operation.
 pub(super) fn entry(op: &Op, data: &Data, timers: &mut Timers) -> Result<squeue::Entry, Errno> {
+    let place = |span: &Span| data.place(span).ok_or(Errno::FAULT);
     Ok(match *op {
         Op::Read {
             file,
             data: span,
             offset,
-        } => match data.place(&span).ok_or(Errno::FAULT)? {
-            Place::At(start) => opcode::Read::new(Fd(file), start.as_ptr(), span.length)
-                .offset(offset)
-                .build(),
-            Place::Registered(slot, first) => {
-                opcode::ReadFixed::new(Fd(file), first as usize as *mut u8, span.length, slot)
-                    .offset(offset)
-                    .build()
-            }
-        },
+        } => read(Fd(file), place(&span)?, span.length, offset),
         Op::Write {
             file,
             data: span,
@@ -58,21 +50,7 @@ pub(super) fn entry(op: &Op, data: &Data, timers: &mut Timers) -> Result<squeue:
             durable,
         } => {
             let flags = if durable { libc::RWF_DSYNC } else { 0 };
-            match data.place(&span).ok_or(Errno::FAULT)? {
-                Place::At(start) => opcode::Write::new(Fd(file), start.as_ptr(), span.length)
-                    .offset(offset)
-                    .rw_flags(flags)
-                    .build(),
-                Place::Registered(slot, first) => opcode::WriteFixed::new(
-                    Fd(file),
-                    first as usize as *const u8,
-                    span.length,
-                    slot,
-                )
-                .offset(offset)
-                .rw_flags(flags)
-                .build(),
-            }
+            write(Fd(file), place(&span)?, span.length, offset, flags)
         }
         Op::Sync { file, data_only } => {
             let flags = if data_only {
@@ -91,11 +69,11 @@ pub(super) fn entry(op: &Op, data: &Data, timers: &mut Timers) -> Result<squeue:
             .offset(offset)
             .mode(mode)
             .build(),
-        Op::Send { file, data: span } => match data.place(&span).ok_or(Errno::FAULT)? {
+        Op::Send { file, data: span } => match place(&span)? {
             Place::At(start) => opcode::Send::new(Fd(file), start.as_ptr(), span.length).build(),
             Place::Registered(..) => return Err(Errno::OPNOTSUPP),
         },
-        Op::Receive { file, data: span } => match data.place(&span).ok_or(Errno::FAULT)? {
+        Op::Receive { file, data: span } => match place(&span)? {
             Place::At(start) => opcode::Recv::new(Fd(file), start.as_ptr(), span.length).build(),
             Place::Registered(..) => return Err(Errno::OPNOTSUPP),
         },
@@ -108,4 +86,33 @@ pub(super) fn entry(op: &Op, data: &Data, timers: &mut Timers) -> Result<squeue:
             opcode::AsyncCancel::new(OPERATION | u64::from(operation.0)).build()
         }
     })
+}
+
+fn read(file: Fd, place: Place, length: u32, offset: u64) -> squeue::Entry {
+    match place {
+        Place::At(start) => opcode::Read::new(file, start.as_ptr(), length)
+            .offset(offset)
+            .build(),
+        // Of a registered buffer the address is the place in it.
+        Place::Registered(slot, first) => {
+            opcode::ReadFixed::new(file, first as usize as *mut u8, length, slot)
+                .offset(offset)
+                .build()
+        }
+    }
+}
+
+fn write(file: Fd, place: Place, length: u32, offset: u64, flags: i32) -> squeue::Entry {
+    match place {
+        Place::At(start) => opcode::Write::new(file, start.as_ptr(), length)
+            .offset(offset)
+            .rw_flags(flags)
+            .build(),
+        Place::Registered(slot, first) => {
+            opcode::WriteFixed::new(file, first as usize as *const u8, length, slot)
+                .offset(offset)
+                .rw_flags(flags)
+                .build()
+        }
+    }
 }
