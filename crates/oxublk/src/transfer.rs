@@ -38,9 +38,16 @@ pub struct Sink<'a> {
 /// Where the driver can put them into the disk's own memory it does: one copy, and no buffer.
 #[derive(Debug)]
 pub struct Source<'a> {
-    carrier: Carrier<'a>,
+    giver: Giver<'a>,
     done: usize,
     length: usize,
+}
+
+/// A carrier of which nothing is written.
+#[derive(Debug)]
+enum Giver<'a> {
+    Memory(&'a [u8]),
+    Driver { node: BorrowedFd<'a>, position: u64 },
 }
 
 impl<'a> Sink<'a> {
@@ -82,13 +89,7 @@ impl<'a> Sink<'a> {
                 None => return Err(too_much(data.len(), 0)),
             },
             Carrier::Driver { node, position } => {
-                let mut rest = data;
-                let mut at = *position + self.done as u64;
-                while !rest.is_empty() {
-                    let count = retried(|| pwrite(*node, rest, at))?;
-                    rest = rest.get(count..).unwrap_or_default();
-                    at += count as u64;
-                }
+                write_all(*node, data, *position + self.done as u64)?;
             }
         }
         self.done = end;
@@ -112,10 +113,24 @@ impl<'a> Sink<'a> {
 impl<'a> Source<'a> {
     /// For a write of `length` bytes.
     pub(crate) fn new(carrier: Carrier<'a>, length: usize) -> Self {
+        let giver = match carrier {
+            Carrier::Memory(buffer) => Giver::Memory(buffer),
+            Carrier::Driver { node, position } => Giver::Driver { node, position },
+        };
         Self {
-            carrier,
+            giver,
             done: 0,
             length,
+        }
+    }
+
+    /// A source that gives `data`.
+    #[must_use]
+    pub fn of(data: &'a [u8]) -> Self {
+        Self {
+            giver: Giver::Memory(data),
+            done: 0,
+            length: data.len(),
         }
     }
 
@@ -135,24 +150,36 @@ impl<'a> Source<'a> {
         if end > self.length {
             return Err(too_much(part.len(), self.remaining()));
         }
-        match &self.carrier {
-            Carrier::Memory(buffer) => match buffer.get(self.done..end) {
+        match &self.giver {
+            Giver::Memory(data) => match data.get(self.done..end) {
                 Some(data) => part.copy_from_slice(data),
                 None => return Err(too_much(part.len(), 0)),
             },
-            Carrier::Driver { node, position } => {
-                let mut at = *position + self.done as u64;
-                let mut rest = part;
-                while !rest.is_empty() {
-                    let count = retried(|| pread(*node, &mut *rest, at))?;
-                    rest = rest.get_mut(count..).unwrap_or_default();
-                    at += count as u64;
-                }
+            Giver::Driver { node, position } => {
+                read_exact(*node, part, *position + self.done as u64)?;
             }
         }
         self.done = end;
         Ok(())
     }
+}
+
+fn write_all(node: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> io::Result<()> {
+    while !data.is_empty() {
+        let count = retried(|| pwrite(node, data, at))?;
+        data = data.get(count..).unwrap_or_default();
+        at += count as u64;
+    }
+    Ok(())
+}
+
+fn read_exact(node: BorrowedFd<'_>, mut part: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !part.is_empty() {
+        let count = retried(|| pread(node, &mut *part, at))?;
+        part = part.get_mut(count..).unwrap_or_default();
+        at += count as u64;
+    }
+    Ok(())
 }
 
 /// Repeats a call that a signal interrupted. Nothing copied is an error: it would be so for ever.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use oxublk::{Disk, Geometry};
+use oxublk::{Disk, Geometry, Sink, Source};
 
 use crate::Target;
 
@@ -105,11 +105,23 @@ impl Disk for Mem {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.store.read(buf, offset)
+        self.store.read(&mut Sink::of(buf), offset)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.store.write(buf, offset)
+        self.store.write(&mut Source::of(buf), offset)
+    }
+
+    fn is_direct(&self) -> bool {
+        true
+    }
+
+    fn read_to(&self, to: &mut Sink<'_>, offset: u64) -> io::Result<()> {
+        self.store.read(to, offset)
+    }
+
+    fn write_from(&self, from: &mut Source<'_>, offset: u64) -> io::Result<()> {
+        self.store.write(from, offset)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

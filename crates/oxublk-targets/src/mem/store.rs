@@ -18,19 +18,17 @@
 //!   published by the `OnceLock`, and access goes through the table.
 //! - *In bounds.* [`Store::spans`] yields only ranges inside the checked request, each inside one
 //!   chunk, and chunks are inside the mapping, whose size is a multiple of the chunk's.
-//! - *No aliasing.* No Rust reference to the mapping ever exists, only raw copies between it and the
-//!   caller's slices, which are Rust objects and so lie elsewhere.
+//! - *No aliasing.* A Rust reference to the mapping exists only for a span, under its chunk's lock: a shared one under the read
+//!   lock, an exclusive one under the write lock.
 //! - *Initialised.* Anonymous memory reads as zeroes before it is written and after `DONTNEED`.
 //!
 //! A request takes one lock at a time and holds it for one copy of at most 64 KiB.
 //!
-//! # Lending addresses
+//! # One copy
 //!
-//! The mapping is contiguous and stays where it is for the life of the store: the direct data path
-//! can lend `base + offset` to the driver for a whole request, without a lock, since a discard under
-//! a lent range swaps pages for zeroes and never unmaps. Only an accessible granule may be lent
-//! (in the others the driver would get `EFAULT`), and what the driver reads while another request
-//! writes may be torn within a chunk, which block devices allow.
+//! Data go between a request and the mapping without a buffer between: a [`Sink`] or a [`Source`] copies from and to a span, and
+//! with `UBLK_F_USER_COPY` it is the driver that copies, in a system call, while the chunk's lock is held. What a client does
+//! meanwhile cannot make that call wait: its pages are pinned.
 
 #![allow(
     unsafe_code,
@@ -38,11 +36,12 @@
 )]
 
 use std::io;
-use std::mem;
 use std::ptr::{self, NonNull};
+use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use oxublk::{Sink, Source};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
@@ -131,32 +130,26 @@ impl Store {
         self.held_pages.load(Relaxed) << self.page_shift
     }
 
-    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut rest = buf;
-        for span in self.spans(offset, rest.len() as u64)? {
-            let (part, after) = mem::take(&mut rest).split_at_mut(span.len);
-            rest = after;
-            let Some(chunk) = self.chunk(span) else {
-                part.fill(0);
+    /// Gives `to` the bytes from `offset` on, as many as it takes: from where they lie.
+    pub(super) fn read(&self, to: &mut Sink<'_>, offset: u64) -> io::Result<()> {
+        for span in self.spans(offset, to.remaining() as u64)? {
+            let chunk = self.chunk(span).map(lock_shared);
+            let Some(pages) = chunk.filter(|pages| **pages & self.pages(span) != 0) else {
+                to.put_zeroes(span.len)?;
                 continue;
             };
-            let pages = lock_shared(chunk);
-            if *pages & self.pages(span) == 0 {
-                part.fill(0);
-                continue;
-            }
-            // SAFETY: the span is in an accessible granule, under its chunk's lock, and as long as
-            // `part`, which is not in the mapping.
-            unsafe { ptr::copy_nonoverlapping(self.at(span), part.as_mut_ptr(), span.len) };
+            // SAFETY: the span is in an accessible granule and inside one chunk, whose lock is held while the slice lives: nobody
+            // writes to it.
+            let bytes = unsafe { slice::from_raw_parts(self.at(span), span.len) };
+            to.put(bytes)?;
+            drop(pages);
         }
         Ok(())
     }
 
-    pub(super) fn write(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let mut rest = buf;
-        for span in self.spans(offset, buf.len() as u64)? {
-            let (part, after) = rest.split_at(span.len);
-            rest = after;
+    /// Stores from `offset` on what `from` gives, all of it: to where it will lie.
+    pub(super) fn write(&self, from: &mut Source<'_>, offset: u64) -> io::Result<()> {
+        for span in self.spans(offset, from.remaining() as u64)? {
             let chunk = match self.chunk(span) {
                 Some(chunk) => chunk,
                 None => self.grow(span)?,
@@ -169,9 +162,10 @@ impl Store {
                 self.held_pages
                     .fetch_add(u64::from(new.count_ones()), Relaxed);
             }
-            // SAFETY: the span is in an accessible granule, under its chunk's lock held alone, and
-            // as long as `part`, which is not in the mapping.
-            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), self.at(span), span.len) };
+            // SAFETY: the span is in an accessible granule and inside one chunk, whose lock is held alone while the slice lives:
+            // nobody else reads or writes it.
+            let bytes = unsafe { slice::from_raw_parts_mut(self.at(span), span.len) };
+            from.take(bytes)?;
         }
         Ok(())
     }
