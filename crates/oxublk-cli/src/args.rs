@@ -230,6 +230,11 @@ pub struct DeviceOptions {
     #[serde(default = "one")]
     pub threads_per_queue: u16,
 
+    /// Take and answer many requests by one command: less work for many at a time, more for single ones. Since Linux 7.0.
+    #[arg(long)]
+    #[serde(default)]
+    pub batch_io: bool,
+
     /// How requests' data come and go. Without it what suits the target best, or what the kernel has instead; `info` shows which.
     #[arg(long, value_name = "PATH")]
     #[serde(default)]
@@ -283,6 +288,7 @@ impl Default for DeviceOptions {
             max_io: 1 << 20,
             read_only: false,
             threads_per_queue: 1,
+            batch_io: false,
             data_path: None,
             stuck_after_ms: 30_000,
             foreground: false,
@@ -428,6 +434,7 @@ mod tests {
             max_io: 512 << 10,
             read_only: true,
             threads_per_queue: 1,
+            batch_io: false,
             data_path: None,
             stuck_after_ms: 2500,
             foreground: true,

@@ -71,7 +71,8 @@ pub fn start<B: Backend>(
     let mut builder = Device::builder_of(disk)
         .queues(options.queues)
         .depth(options.depth)
-        .threads_per_queue(options.threads_per_queue);
+        .threads_per_queue(options.threads_per_queue)
+        .batch_io(options.batch_io);
     if let Some(path) = options.data_path {
         builder = builder.data_path(path.into());
     }

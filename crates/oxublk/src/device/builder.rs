@@ -32,6 +32,7 @@ pub struct Builder<B> {
     stuck_after: Option<Duration>,
     threads_per_queue: u16,
     data_path: Option<DataPath>,
+    batch_io: bool,
 }
 
 impl<B: Backend> Builder<B> {
@@ -45,6 +46,7 @@ impl<B: Backend> Builder<B> {
             stuck_after: None,
             threads_per_queue: 1,
             data_path: None,
+            batch_io: false,
         }
     }
 
@@ -77,6 +79,13 @@ impl<B: Backend> Builder<B> {
     /// kernel has instead; [`Device::data_path`] says which and why.
     pub fn data_path(mut self, path: DataPath) -> Self {
         self.data_path = Some(path);
+        self
+    }
+
+    /// Has the driver take and give many tags by one command (`UBLK_F_BATCH_IO`, since Linux 7.0). That serves many requests at a time with less
+    /// work, and single ones with more. Default: no.
+    pub fn batch_io(mut self, batch: bool) -> Self {
+        self.batch_io = batch;
         self
     }
 
@@ -119,7 +128,15 @@ impl<B: Backend> Builder<B> {
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .with_hint("several threads a queue need Linux 6.16 or later"));
         }
-        let requested = NEEDED | chosen.path.needs();
+        let mut requested = NEEDED | chosen.path.needs();
+        if self.batch_io {
+            if !offered.contains(Features::BATCH_IO) {
+                let message = "this kernel's ublk driver has no commands for many tags (BATCH_IO)";
+                return Err(Error::new(ErrorKind::Unsupported, message)
+                    .with_hint("that needs Linux 7.0 or later"));
+            }
+            requested |= Features::BATCH_IO;
+        }
         let info = control.add(&NewDevice {
             id: self.id,
             queues: self.queues,
@@ -134,6 +151,7 @@ impl<B: Backend> Builder<B> {
             manner: Manner {
                 threads: self.threads_per_queue,
                 path: chosen.path,
+                batch: self.batch_io,
                 stuck_after: self.stuck_after,
             },
             server: None,
@@ -168,6 +186,11 @@ impl<B: Backend> Builder<B> {
                 "{} threads a queue are not between 1 and its {} tags",
                 self.threads_per_queue, self.depth
             )));
+        }
+        if self.batch_io && self.threads_per_queue > 1 {
+            return Err(Error::invalid(
+                "commands for many tags (BATCH_IO) are taken by one thread a queue here",
+            ));
         }
         match self.id {
             Some(id) if id.0 > MAX_DEV_ID => Err(Error::invalid(format!(

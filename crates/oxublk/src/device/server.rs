@@ -29,7 +29,7 @@ pub(super) struct Server {
     pub(super) progress: Progress,
     pub(super) metrics: Box<[Arc<QueueMetrics>]>,
     watchdog: Option<Watchdog>,
-    path: DataPath,
+    manner: Manner,
 }
 
 /// What one queue thread starts with.
@@ -47,6 +47,8 @@ pub(super) struct Manner {
     pub(super) threads: u16,
     /// How the data come and go.
     pub(super) path: DataPath,
+    /// Whether the driver takes and gives many tags at once.
+    pub(super) batch: bool,
     /// From when on the watchdog calls a request stuck.
     pub(super) stuck_after: Option<Duration>,
 }
@@ -68,7 +70,7 @@ impl Server {
             progress: Progress::default(),
             metrics: QueueMetrics::of_device(device, queues, depth, manner.threads),
             watchdog: manner.stuck_after.map(Watchdog::new),
-            path: manner.path,
+            manner,
         })
     }
 
@@ -121,7 +123,7 @@ impl Server {
                 },
                 cpus: cpus.to_vec(),
                 max_io_bytes,
-                path: self.path,
+                path: self.manner.path,
             };
             let name = match number {
                 0 => format!("ublk{}q{queue}", self.device),
@@ -182,6 +184,7 @@ impl Server {
             depth: plan.share.metrics.depth(),
             max_io_bytes: plan.max_io_bytes,
             path: plan.path,
+            batch: self.manner.batch,
         };
         let ring = Uring::new(&setup).map_err(|error| {
             let error = crate::control::no_ring(error);

@@ -166,6 +166,14 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
                     self.handler.ended(id, result);
                     continue;
                 }
+                Completion::AllGone => {
+                    for tag in self.tags.end() {
+                        if let Some(record) = records.get(tag.index()) {
+                            record.gone();
+                        }
+                    }
+                    continue;
+                }
                 Completion::Nudged => continue,
                 Completion::Woken => {
                     self.woken = true;

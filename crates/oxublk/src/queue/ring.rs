@@ -15,6 +15,8 @@ use crate::transfer::Carrier;
 pub enum Completion {
     /// A command of this tag ended with this result.
     Tag(Tag, i32),
+    /// The driver gave back every tag that is with it, and will every other: the device is stopping.
+    AllGone,
     /// An operation ended with this result.
     Operation(OpId, i32),
     /// The wait shall end: a future was woken by another thread.

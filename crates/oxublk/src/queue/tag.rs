@@ -65,6 +65,8 @@ pub struct Tags {
     states: Box<[State]>,
     served: Range<u16>,
     gone: usize,
+    /// The driver takes tags no more.
+    ended: bool,
 }
 
 impl Tags {
@@ -75,6 +77,7 @@ impl Tags {
             states: vec![State::Unarmed; usize::from(served.end)].into(),
             served,
             gone: 0,
+            ended: false,
         }
     }
 
@@ -94,8 +97,28 @@ impl Tags {
     pub fn answer(&mut self, held: Held) -> Tag {
         if let Some(state) = self.states.get_mut(held.0.index()) {
             *state = State::Armed;
+            if self.ended {
+                *state = State::Gone;
+                self.gone += 1;
+            }
         }
         held.0
+    }
+
+    /// The driver gave back every armed tag, and takes none any more. Returns those that it gave back.
+    pub fn end(&mut self) -> Vec<Tag> {
+        self.ended = true;
+        let back: Vec<Tag> = self
+            .all()
+            .filter(|tag| self.states.get(tag.index()) == Some(&State::Armed))
+            .collect();
+        for tag in &back {
+            if let Some(state) = self.states.get_mut(tag.index()) {
+                *state = State::Gone;
+            }
+        }
+        self.gone += back.len();
+        back
     }
 
     /// A command of `tag` completed with `result`.
@@ -159,6 +182,21 @@ mod tests {
         assert!(matches!(tags.complete(Tag(0), -19), Outcome::Gone));
         assert!(!tags.all_gone());
         assert!(matches!(tags.complete(Tag(1), -19), Outcome::Gone));
+        assert!(tags.all_gone());
+    }
+
+    #[test]
+    fn when_the_driver_takes_none_any_more_a_held_tag_is_gone_with_its_answer() {
+        let mut tags = Tags::new(0..3);
+        for tag in tags.all() {
+            tags.fetch(tag);
+        }
+        let Outcome::Request(held) = tags.complete(Tag(1), 0) else {
+            panic!("no request")
+        };
+        assert_eq!(tags.end(), [Tag(0), Tag(2)]);
+        assert!(!tags.all_gone());
+        tags.answer(held);
         assert!(tags.all_gone());
     }
 

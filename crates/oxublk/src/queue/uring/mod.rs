@@ -3,9 +3,11 @@
 //! | file | idea |
 //! |---|---|
 //! | `mod.rs` | commands, completions, the system call |
+//! | `batch.rs` | commands for many tags at once |
 //! | `data.rs` | where the requests' data are, by the device's data path |
 //! | `entries.rs` | operations of disks as entries of the ring |
 
+mod batch;
 mod data;
 mod entries;
 
@@ -20,6 +22,7 @@ use oxublk_sys::{IoCmd, IoDesc, io_op};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use zerocopy::transmute;
 
+use self::batch::Batch;
 use self::data::Data;
 use self::entries::Timers;
 use super::buffers::Descriptors;
@@ -53,6 +56,8 @@ pub(crate) struct UringSetup<'f> {
     /// The largest request.
     pub(crate) max_io_bytes: usize,
     pub(crate) path: DataPath,
+    /// Whether the device has `UBLK_F_BATCH_IO`.
+    pub(crate) batch: bool,
 }
 
 /// A queue's io_uring. It stays on the thread that made it: the driver takes answers only from
@@ -63,6 +68,7 @@ pub(crate) struct Uring {
     descriptors: Descriptors,
     data: Data,
     timers: Timers,
+    batch: Option<Batch>,
     queue: QueueId,
     /// Operations that this ring cannot do: they end at once, with this result.
     refused: Vec<(OpId, i32)>,
@@ -90,11 +96,16 @@ impl Uring {
         if setup.path == DataPath::ZeroCopy {
             submitter.register_buffers_sparse(u32::from(setup.depth))?;
         }
+        let batch = setup
+            .batch
+            .then(|| Batch::new(&submitter, setup.queue, setup.depth, setup.path))
+            .transpose()?;
         let mut uring = Self {
             ring,
             descriptors: Descriptors::map(setup.device.as_fd(), setup.queue, setup.depth)?,
             data,
             timers: Timers::new(entries),
+            batch,
             queue: setup.queue,
             refused: Vec::new(),
             nudge: None,
@@ -113,9 +124,16 @@ impl Uring {
     pub(crate) fn abandon(self) {
         drop(self.ring);
         self.data.leak();
+        if let Some(batch) = self.batch {
+            batch.leak();
+        }
     }
 
     fn command(&mut self, op: u32, tag: Tag, result: i32) -> io::Result<()> {
+        if let Some(batch) = &mut self.batch {
+            batch.write(tag, result, self.data.address(tag));
+            return Ok(());
+        }
         let command = IoCmd {
             q_id: self.queue.0,
             tag: tag.0,
@@ -142,6 +160,29 @@ impl Uring {
         // SAFETY: as above.
         let pushed = unsafe { self.ring.submission().push(entry) };
         pushed.map_err(|_| io::Error::other("a queue's submission ring is full"))
+    }
+
+    /// A command of a batch ended, or tells of requests.
+    fn of_batch(&mut self, data: u64, result: i32, flags: u32) -> Option<Completion> {
+        let batch = self.batch.as_mut()?;
+        let next = if data == batch::FETCH_DATA {
+            batch
+                .fetched(result, flags)
+                .map(|again| again.then(|| batch.fetch()))
+        } else {
+            batch.ended(data ^ batch::ARRAY, result)
+        };
+        match next {
+            Ok(None) => None,
+            Ok(Some(entry)) => {
+                let pushed = self.push(&entry);
+                // A queue without its standing command would wait for ever.
+                pushed
+                    .err()
+                    .map(|_| Completion::Tag(Tag(0), -libc::ENOBUFS))
+            }
+            Err(completion) => Some(completion),
+        }
     }
 
     fn await_nudge(&mut self) -> io::Result<()> {
@@ -210,6 +251,12 @@ impl Ring for Uring {
     }
 
     fn enter(&mut self, wait: bool) -> io::Result<()> {
+        if let Some(batch) = &mut self.batch {
+            let (answers, fetch) = batch.hand_over();
+            for entry in [answers, fetch].into_iter().flatten() {
+                self.push(&entry)?;
+            }
+        }
         let wait = wait && self.refused.is_empty();
         match self.ring.submit_and_wait(usize::from(wait)) {
             Ok(_) => Ok(()),
@@ -229,22 +276,31 @@ impl Ring for Uring {
 
     #[inline]
     fn next_completion(&mut self) -> Option<Completion> {
-        let Some(entry) = self.ring.completion().next() else {
-            let (id, result) = self.refused.pop()?;
-            return Some(Completion::Operation(id, result));
-        };
-        let (data, result) = (entry.user_data(), entry.result());
-        if let Ok(tag) = u16::try_from(data) {
-            return Some(Completion::Tag(Tag(tag), result));
-        }
-        Some(match data {
-            WAKE_DATA => Completion::Woken,
-            NUDGE_DATA => self.nudged(),
-            _ => {
-                let number = u32::try_from(data ^ OPERATION).unwrap_or(u32::MAX);
-                Completion::Operation(OpId(number), result)
+        loop {
+            if let Some(request) = self.batch.as_mut().and_then(Batch::next_tag) {
+                return Some(request);
             }
-        })
+            let Some(entry) = self.ring.completion().next() else {
+                let (id, result) = self.refused.pop()?;
+                return Some(Completion::Operation(id, result));
+            };
+            let (data, result) = (entry.user_data(), entry.result());
+            if let Ok(tag) = u16::try_from(data) {
+                return Some(Completion::Tag(Tag(tag), result));
+            }
+            return Some(match data {
+                WAKE_DATA => Completion::Woken,
+                NUDGE_DATA => self.nudged(),
+                data if data >= batch::ARRAY => match self.of_batch(data, result, entry.flags()) {
+                    Some(completion) => completion,
+                    None => continue,
+                },
+                _ => {
+                    let number = u32::try_from(data ^ OPERATION).unwrap_or(u32::MAX);
+                    Completion::Operation(OpId(number), result)
+                }
+            });
+        }
     }
 
     #[inline]
