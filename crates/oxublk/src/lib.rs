@@ -1,6 +1,7 @@
 //! Block devices in userspace for Linux, on ublk.
 
 mod async_disk;
+mod bell;
 pub mod control;
 mod device;
 mod disk;

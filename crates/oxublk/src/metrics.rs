@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use histogram::{AtomicHistogram, Config, Histogram};
 
+use crate::bell::Bell;
 use crate::id::{DeviceId, QueueId, Tag};
 use crate::operation::Operation;
 use crate::recorder::{Record, Recorded, Records, Station};
@@ -35,6 +36,7 @@ pub struct QueueMetrics {
     operations: [OperationCells; OPERATIONS],
     /// Where each tag is.
     records: Records,
+    bell: Bell,
 }
 
 #[derive(Debug)]
@@ -95,7 +97,13 @@ impl QueueMetrics {
                 latency: AtomicHistogram::with_config(&LATENCIES),
             }),
             records,
+            bell: Bell::default(),
         }
+    }
+
+    /// Rings when a request has come.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// Which queue.

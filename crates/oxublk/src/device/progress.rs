@@ -14,6 +14,8 @@ pub(super) struct Stand {
     pub(super) failure: Option<String>,
     /// Somebody wants the device to stop.
     pub(super) asked_to_stop: bool,
+    /// A request has come to a device that was idle.
+    pub(super) stirred: bool,
 }
 
 /// A [`Stand`] that can be waited for.

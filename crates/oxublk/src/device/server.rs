@@ -26,7 +26,7 @@ pub(super) struct Server {
     node: Mutex<Option<Arc<OwnedFd>>>,
     /// Readable when the queues shall leave.
     wake: OwnedFd,
-    pub(super) progress: Progress,
+    pub(super) progress: Arc<Progress>,
     pub(super) metrics: Box<[Arc<QueueMetrics>]>,
     watchdog: Option<Watchdog>,
     manner: Manner,
@@ -67,7 +67,7 @@ impl Server {
             device,
             node: Mutex::new(Some(Arc::new(node))),
             wake,
-            progress: Progress::default(),
+            progress: Arc::default(),
             metrics: QueueMetrics::of_device(device, queues, depth, manner.threads),
             watchdog: manner.stuck_after.map(Watchdog::new),
             manner,

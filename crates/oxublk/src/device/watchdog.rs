@@ -1,8 +1,8 @@
 //! Looks for requests that the server has had for too long, and says so.
 //!
 //! It looks at the queues' records, so that the queues do nothing for it. A request that is not there yet when it looks cannot be
-//! too old before the whole limit has passed: so it sleeps until the oldest request there is would be, and that long when
-//! there is none.
+//! too old before the whole limit has passed: so it sleeps until the oldest request there is would be. While a device is idle it
+//! sleeps until the next request rings its queue's bell: an idle device wakes nobody.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use crate::recorder::Recorded;
 const WHILE_STUCK: Duration = Duration::from_millis(500);
 /// A limit that is next to nothing shall not keep a processor busy.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// Until a request that came when the bells were wanted can be seen in its record for certain.
+const SETTLING: Duration = Duration::from_millis(20);
 /// Of a limit that is for ever.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -47,7 +49,17 @@ impl Watchdog {
     }
 
     /// Looks until every queue has ended.
-    pub(super) fn run(&self, device: DeviceId, queues: &[Arc<QueueMetrics>], progress: &Progress) {
+    pub(super) fn run(
+        &self,
+        device: DeviceId,
+        queues: &[Arc<QueueMetrics>],
+        progress: &Arc<Progress>,
+    ) {
+        for queue in queues {
+            let progress = Arc::clone(progress);
+            let stir = move || progress.update(|stand| stand.stirred = true);
+            queue.bell().does(Box::new(stir));
+        }
         let mut known = Known::new(self.limit);
         let mut pause = self.limit;
         // A wait that ends before its time means that the queues have ended.
@@ -55,6 +67,10 @@ impl Watchdog {
             .wait_until(Instant::now() + pause, |stand| stand.ended == queues.len())
             .is_none()
         {
+            if known.stuck.is_empty() && !is_busy(queues) && sleep_while_idle(queues, progress) {
+                pause = self.limit;
+                continue;
+            }
             let tags = queues.iter().flat_map(|queue| queue.recorded());
             let seen = known.look(tags, now_ns());
             for (request, age_ns) in &seen.began {
@@ -69,6 +85,30 @@ impl Watchdog {
         }
         self.now.store(0, Relaxed);
     }
+}
+
+fn is_busy(queues: &[Arc<QueueMetrics>]) -> bool {
+    let tags = queues.iter().flat_map(|queue| queue.recorded());
+    tags.into_iter().any(|tag| tag.station.has_request())
+}
+
+/// Sleeps until a request comes to the device, or its queues end. False if one came meanwhile: then it did not sleep.
+fn sleep_while_idle(queues: &[Arc<QueueMetrics>], progress: &Progress) -> bool {
+    progress.update(|stand| stand.stirred = false);
+    for queue in queues {
+        queue.bell().want();
+    }
+    let ended = progress.wait_until(Instant::now() + SETTLING, |stand| {
+        stand.ended == queues.len()
+    });
+    if ended.is_some() {
+        return true;
+    }
+    if is_busy(queues) {
+        return false;
+    }
+    drop(progress.wait(|stand| stand.stirred || stand.ended == queues.len()));
+    true
 }
 
 fn began(device: DeviceId, request: &Recorded, age_ns: u64) {
@@ -206,6 +246,24 @@ mod tests {
         assert_eq!(ended.ended, [(request(1, 1, 0), 9 * SECOND)]);
         assert!(known.stuck.is_empty());
         assert_eq!(ended.pause, Duration::from_secs(5), "nothing is in flight");
+    }
+
+    #[test]
+    fn while_a_device_is_idle_it_sleeps_until_a_request_rings() {
+        let progress = Arc::new(Progress::default());
+        let queues = [Arc::new(QueueMetrics::new(QueueId(0), 2))];
+        let stir = Arc::clone(&progress);
+        queues[0]
+            .bell()
+            .does(Box::new(move || stir.update(|stand| stand.stirred = true)));
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| sleep_while_idle(&queues, &progress));
+            while !sleeper.is_finished() {
+                queues[0].bell().touch();
+                std::thread::yield_now();
+            }
+            assert!(sleeper.join().expect("no panic"));
+        });
     }
 
     #[test]

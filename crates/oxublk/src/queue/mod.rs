@@ -182,6 +182,7 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             };
             match self.tags.complete(tag, result) {
                 Outcome::Request(held) => {
+                    self.metrics.bell().touch();
                     let request = Request::new(&self.ring.descriptor(&held));
                     if let Some(record) = records.get(tag.index()) {
                         record.reaped(&request, now_ns);

@@ -18,6 +18,7 @@ mod misuse;
 mod no_module;
 mod origin;
 mod origin_hang;
+mod paths;
 mod queues;
 mod recorder;
 mod rescue;
@@ -37,6 +38,7 @@ pub(crate) const SCENES: &[Scene] = &[
     discard::SCENE,
     filesystems::SCENE,
     fio::SCENE,
+    paths::SCENE,
     life::SCENE,
     death::SCENE,
     trouble::SCENE,

@@ -25,26 +25,26 @@ const GENERATIONS: u64 = 3;
 const BLOCKS: u64 = 96;
 
 fn two_queues_of_512_byte_blocks_give_back_what_each_cpu_wrote() -> Result<()> {
-    blocks_know_themselves(2, 512)
+    blocks_know_themselves(2, 512, "")
 }
 
 fn four_queues_of_512_byte_blocks_give_back_what_each_cpu_wrote() -> Result<()> {
-    blocks_know_themselves(4, 512)
+    blocks_know_themselves(4, 512, "")
 }
 
 fn two_queues_of_4096_byte_blocks_give_back_what_each_cpu_wrote() -> Result<()> {
-    blocks_know_themselves(2, 4096)
+    blocks_know_themselves(2, 4096, "")
 }
 
 fn four_queues_of_4096_byte_blocks_give_back_what_each_cpu_wrote() -> Result<()> {
-    blocks_know_themselves(4, 4096)
+    blocks_know_themselves(4, 4096, "")
 }
 
 /// In each generation every CPU writes every n-th block, then the next CPU reads them back.
-fn blocks_know_themselves(queues: u16, block_bytes: usize) -> Result<()> {
+pub(super) fn blocks_know_themselves(queues: u16, block_bytes: usize, options: &str) -> Result<()> {
     let size = block_bytes as u64 * BLOCKS * cpus()? as u64;
     let device = Added::new(&format!(
-        "mem --size {size} --queues {queues} --depth 16 --logical-block-size {block_bytes}"
+        "mem --size {size} --queues {queues} --depth 16 --logical-block-size {block_bytes} {options}"
     ))?;
     ensure!(
         device.queues == u64::from(queues),

@@ -1,5 +1,6 @@
 //! What the scenes share.
 
+pub(crate) mod bridge;
 pub(crate) mod data;
 pub(crate) mod device;
 pub(crate) mod direct;
