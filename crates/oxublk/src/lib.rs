@@ -17,6 +17,7 @@ mod probes;
 pub mod queue;
 pub mod recorder;
 mod serve;
+mod shared;
 mod transfer;
 
 pub use oxublk_sys as sys;
@@ -27,11 +28,14 @@ pub use device::{Builder, Device, Stopper};
 pub use disk::{Disk, Geometry};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{DeviceId, QueueId, Tag};
-pub use metrics::{InFlight, Latency, Metrics, OperationReport, QueueMetrics, QueueReport, Stuck};
+pub use metrics::{
+    InFlight, Latency, Metrics, OperationReport, QueueMetrics, QueueReport, Shared, Stuck,
+};
 pub use operation::Operation;
 pub use ops::{Buffer, Io};
 pub use oxublk_sys::Features;
 pub use path::{ChosenPath, DataPath};
 pub use recorder::Station;
 pub use serve::{serve, serve_async};
+pub use shared::{SharedMemory, Slot};
 pub use transfer::{Sink, Source};

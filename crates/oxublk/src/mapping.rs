@@ -2,12 +2,15 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use rustix::mm::{Advice, madvise, munmap};
 
-/// A mapping that is unmapped when dropped. Not inherited by forked children, whose copy would
-/// keep the device busy.
+/// A mapping that is unmapped when dropped. Unless it is said otherwise not inherited by forked children, whose copy
+/// would keep the device busy.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     pub(crate) start: NonNull<c_void>,
@@ -24,6 +27,12 @@ impl Mapping {
         unsafe { madvise(start.as_ptr(), length, Advice::LinuxDontFork) }?;
         Ok(mapping)
     }
+
+    /// The same for one that forked children may have.
+    pub(crate) fn adopt_for_all(start: *mut c_void, length: usize) -> io::Result<Self> {
+        let start = NonNull::new(start).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { start, length })
+    }
 }
 
 impl Drop for Mapping {
@@ -34,5 +43,15 @@ impl Drop for Mapping {
         if let Err(error) = unmapped {
             tracing::error!(%error, "cannot unmap memory");
         }
+    }
+}
+
+/// A memfd that can be sealed, and never executed.
+pub(crate) fn memfd(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels since 6.3 log a line when a memfd does not say whether it may be executed; older ones do not know the flag.
+    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
+        made => Ok(made?),
     }
 }

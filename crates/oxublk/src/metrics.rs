@@ -4,6 +4,8 @@
 //! that readers see sooner or later: no lock, no allocation, nothing shared between queues. What is
 //! in flight is read from the [flight recorder](crate::recorder).
 
+mod batch;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use histogram::{AtomicHistogram, Config, Histogram};
 
+pub(crate) use self::batch::Batch;
+use self::batch::Counts;
 use crate::bell::Bell;
 use crate::id::{DeviceId, QueueId, Tag};
 use crate::operation::Operation;
@@ -34,6 +38,8 @@ pub struct QueueMetrics {
     /// The tags that the thread serves.
     tags: Range<u16>,
     operations: [OperationCells; OPERATIONS],
+    /// Requests whose data lay in shared memory, and their bytes.
+    shared: [AtomicU64; 2],
     /// Where each tag is.
     records: Records,
     bell: Bell,
@@ -96,6 +102,7 @@ impl QueueMetrics {
                 errors: AtomicU64::new(0),
                 latency: AtomicHistogram::with_config(&LATENCIES),
             }),
+            shared: Default::default(),
             records,
             bell: Bell::default(),
         }
@@ -183,6 +190,11 @@ impl QueueMetrics {
             latencies(cells, counts.requests);
             *counts = Counts::default();
         }
+        let Shared { requests, bytes } = std::mem::take(&mut batch.shared);
+        if requests > 0 {
+            bump(&self.shared[0], requests);
+            bump(&self.shared[1], bytes);
+        }
         batch.settled_ns = now_ns;
         mean_ns
     }
@@ -203,6 +215,10 @@ impl QueueMetrics {
                 .zip(&self.operations)
                 .map(|(&operation, cells)| cells.snapshot(operation))
                 .collect(),
+            shared: Shared {
+                requests: self.shared[0].load(Relaxed),
+                bytes: self.shared[1].load(Relaxed),
+            },
             in_flight: in_flight.map(|tag| InFlight::new(tag, now_ns)).collect(),
         }
     }
@@ -217,58 +233,6 @@ impl OperationCells {
             errors: self.errors.load(Relaxed),
             latency: self.latency.load(),
         }
-    }
-}
-
-/// Answers that are not yet handed to the driver, by operation.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    counts: [Counts; OPERATIONS],
-    /// When the requests were reaped.
-    reaped_ns: u64,
-    /// Until when the time is accounted for.
-    settled_ns: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    requests: u64,
-    bytes: u64,
-    errors: u64,
-}
-
-impl Batch {
-    pub(crate) fn reaped_at(&mut self, now_ns: u64) {
-        self.reaped_ns = now_ns;
-        self.settled_ns = now_ns;
-    }
-
-    /// The time until now is not the disk's.
-    pub(crate) fn resumed_at(&mut self, now_ns: u64) {
-        self.settled_ns = now_ns;
-    }
-
-    /// The last reading of the clock.
-    pub(crate) fn settled_ns(&self) -> u64 {
-        self.settled_ns
-    }
-
-    pub(crate) fn add(&mut self, operation: Operation, bytes: u64, failed: bool) {
-        let counts = &mut self.counts[operation.index()];
-        counts.requests += 1;
-        if failed {
-            counts.errors += 1;
-        } else {
-            counts.bytes += bytes;
-        }
-    }
-
-    fn requests(&self) -> u64 {
-        self.counts.iter().map(|counts| counts.requests).sum()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.requests() == 0
     }
 }
 
@@ -292,6 +256,23 @@ pub struct Stuck {
     pub total: u64,
 }
 
+/// Requests whose data lay in memory that the client shares with the server: [`Device::share`](crate::Device::share).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Shared {
+    /// Requests answered, failed ones included.
+    pub requests: u64,
+    /// Bytes of those that did not fail.
+    pub bytes: u64,
+}
+
+impl Shared {
+    fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.bytes += other.bytes;
+    }
+}
+
 /// One queue's part of [`Metrics`].
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -300,6 +281,8 @@ pub struct QueueReport {
     pub queue: QueueId,
     /// One report for each [`Operation`], in their order.
     pub operations: Vec<OperationReport>,
+    /// Those of them whose data lay in shared memory.
+    pub shared: Shared,
     /// Requests that the server has: reaped, and their answers not yet given to the driver.
     pub in_flight: Vec<InFlight>,
 }
@@ -387,6 +370,7 @@ impl QueueReport {
     /// Of another thread of the same queue.
     fn merge(&mut self, other: Self) {
         merge(&mut self.operations, &other.operations);
+        self.shared.add(other.shared);
         self.in_flight.extend(other.in_flight);
     }
 }
@@ -455,6 +439,14 @@ impl Metrics {
         total
     }
 
+    /// Requests of all queues whose data lay in shared memory.
+    #[must_use]
+    pub fn shared(&self) -> Shared {
+        let mut all = Shared::default();
+        self.queues.iter().for_each(|queue| all.add(queue.shared));
+        all
+    }
+
     /// How many requests the server has.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -482,14 +474,25 @@ pub(crate) fn now_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use oxublk_sys::{IoDesc, IoFlags, op};
+
     use super::*;
     use crate::queue::Request;
 
-    fn flush() -> Request {
-        Request::new(&oxublk_sys::IoDesc {
-            op_flags: u32::from(oxublk_sys::op::FLUSH),
+    fn request(op: u8, sectors: u32, shared: bool) -> Request {
+        let mut op_flags = u32::from(op);
+        if shared {
+            op_flags |= IoFlags::SHMEM_ZC.bits();
+        }
+        Request::new(&IoDesc {
+            op_flags,
+            nr_sectors: sectors,
             ..Default::default()
         })
+    }
+
+    fn flush() -> Request {
+        request(op::FLUSH, 0, false)
     }
 
     #[test]
@@ -497,9 +500,9 @@ mod tests {
         let metrics = QueueMetrics::new(QueueId(0), 4);
         let mut batch = Batch::default();
         batch.reaped_at(1_000);
-        batch.add(Operation::Read, 4096, false);
-        batch.add(Operation::Read, 512, false);
-        batch.add(Operation::Write, 512, true);
+        batch.add(&request(op::READ, 8, true), false);
+        batch.add(&request(op::READ, 1, false), false);
+        batch.add(&request(op::WRITE, 1, true), true);
         assert_eq!(metrics.settle(&mut batch, 4_000), 1_000, "mean of three");
         assert!(batch.is_empty());
         let report = metrics.report_at(5_000);
@@ -507,6 +510,14 @@ mod tests {
         assert_eq!((read.requests, read.bytes, read.errors), (2, 4608, 0));
         let write = &report.operations[Operation::Write.index()];
         assert_eq!((write.requests, write.bytes, write.errors), (1, 0, 1));
+        let shared = Shared {
+            requests: 2,
+            bytes: 4096,
+        };
+        assert_eq!(
+            report.shared, shared,
+            "one of two reads, and the write that failed"
+        );
         let p50 = read.latency().expect("measured").p50_ns;
         assert!((3_000..3_100).contains(&p50), "{p50}");
     }
@@ -550,7 +561,7 @@ mod tests {
         for queue in &queues {
             let mut batch = Batch::default();
             batch.reaped_at(0);
-            batch.add(Operation::Discard, 1 << 30, false);
+            batch.add(&request(op::DISCARD, 1 << 21, false), false);
             queue.settle(&mut batch, u64::MAX);
         }
         let total = Metrics::snapshot(&queues, None).total();

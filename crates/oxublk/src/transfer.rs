@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, pread, pwrite};
 
+use crate::shared::SharedPart;
+
 /// Zeroes that a sink is given for holes, piece by piece.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -21,6 +23,8 @@ pub enum Carrier<'a> {
         /// Of the request's first byte.
         position: u64,
     },
+    /// In memory that the client shares with the server (`UBLK_F_SHMEM_ZC`): nobody but the disk copies them.
+    Shared(SharedPart),
 }
 
 /// Takes the data of a read, from its first byte to its last.
@@ -48,6 +52,7 @@ pub struct Source<'a> {
 enum Giver<'a> {
     Memory(&'a [u8]),
     Driver { node: BorrowedFd<'a>, position: u64 },
+    Shared(SharedPart),
 }
 
 impl<'a> Sink<'a> {
@@ -91,6 +96,7 @@ impl<'a> Sink<'a> {
             Carrier::Driver { node, position } => {
                 write_all(*node, data, *position + self.done as u64)?;
             }
+            Carrier::Shared(part) => part.store(self.done, data)?,
         }
         self.done = end;
         Ok(())
@@ -116,6 +122,7 @@ impl<'a> Source<'a> {
         let giver = match carrier {
             Carrier::Memory(buffer) => Giver::Memory(buffer),
             Carrier::Driver { node, position } => Giver::Driver { node, position },
+            Carrier::Shared(part) => Giver::Shared(part),
         };
         Self {
             giver,
@@ -158,6 +165,7 @@ impl<'a> Source<'a> {
             Giver::Driver { node, position } => {
                 read_exact(*node, part, *position + self.done as u64)?;
             }
+            Giver::Shared(shared) => shared.load(self.done, part)?,
         }
         self.done = end;
         Ok(())

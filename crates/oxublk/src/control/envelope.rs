@@ -24,13 +24,16 @@ const CANCEL_DATA: u64 = u64::MAX;
 /// Bytes that an entry of 128 has for its command.
 const COMMAND_BYTES: usize = 80;
 /// The commands that can wait for a server without regard to signals: they go apart.
-const WAIT_FOR_A_SERVER: [CtrlOp; 5] = [
+const WAIT_FOR_A_SERVER: [CtrlOp; 7] = [
     ctrl_op::START_DEV,
     ctrl_op::STOP_DEV,
     ctrl_op::DEL_DEV,
     ctrl_op::DEL_DEV_ASYNC,
     // For the device's lock, which the others hold.
     ctrl_op::GET_PARAMS,
+    // For the queue to be empty. That process has the memory that is registered, by the same addresses.
+    ctrl_op::REG_BUF,
+    ctrl_op::UNREG_BUF,
 ];
 
 /// One command, ready to be sent.

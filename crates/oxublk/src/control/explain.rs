@@ -71,6 +71,50 @@ fn particular(op: &CtrlOp, errno: i32) -> Option<Explanation> {
             "the device has no such queue, or the CPU mask is too small for this host",
             "ask for a queue below the device's number of queues",
         ),
+        (nr, _) if nr == ctrl_op::REG_BUF.nr || nr == ctrl_op::UNREG_BUF.nr => shared_memory(errno),
+        _ => None,
+    }
+}
+
+/// REG_BUF and UNREG_BUF.
+fn shared_memory(errno: i32) -> Option<Explanation> {
+    use ErrorKind as K;
+    match errno {
+        libc::EOPNOTSUPP => explanation(
+            K::Unsupported,
+            "the device was made without shared memory (SHMEM_ZC), or the kernel is older than Linux 7.1",
+            "ask for shared memory when the device is made",
+        ),
+        libc::EINVAL => explanation(
+            K::InvalidInput,
+            "the memory is not whole pages up to 4 GiB, or the slot is out of range",
+            "check address, length and slot",
+        ),
+        libc::EFAULT => explanation(
+            K::InvalidInput,
+            "the driver cannot have the memory's pages: they are not there, or not of a kind that can stay",
+            "use a file on tmpfs or hugetlbfs that has all its pages",
+        ),
+        libc::EEXIST => explanation(
+            K::InvalidInput,
+            "pages of this memory are registered with the device already",
+            "register each memory once",
+        ),
+        libc::ENOENT => explanation(
+            K::InvalidInput,
+            "the slot has no memory",
+            "give back only what was registered, once",
+        ),
+        libc::ENOSPC => explanation(
+            K::Io,
+            "the device has as many memories as it can have",
+            "give some back, or make fewer and larger ones",
+        ),
+        libc::ENOMEM => explanation(
+            K::Io,
+            "the kernel has no memory for it, or the limit of locked memory is reached",
+            "raise `ulimit -l`, or share less",
+        ),
         _ => None,
     }
 }
@@ -198,7 +242,16 @@ pub(super) fn waits_for(op: &CtrlOp) -> (&'static str, &'static str) {
              to be answered",
             "check that the disk answers reads",
         ),
-        nr if nr == ctrl_op::STOP_DEV.nr || nr == ctrl_op::DEL_DEV_ASYNC.nr => stop,
+        nr if [
+            ctrl_op::STOP_DEV.nr,
+            ctrl_op::DEL_DEV_ASYNC.nr,
+            ctrl_op::REG_BUF.nr,
+            ctrl_op::UNREG_BUF.nr,
+        ]
+        .contains(&nr) =>
+        {
+            stop
+        }
         nr if nr == ctrl_op::DEL_DEV.nr => (
             "the last holder of the device: its server, or whoever has the block device open or \
              mounted",
@@ -233,6 +286,18 @@ mod tests {
             explain(&ctrl_op::STOP_DEV, libc::ENODEV).kind,
             ErrorKind::NoSuchDevice
         );
+    }
+
+    #[test]
+    fn shared_memory_has_meanings_of_its_own() {
+        for (op, errno, kind) in [
+            (ctrl_op::REG_BUF, libc::EOPNOTSUPP, ErrorKind::Unsupported),
+            (ctrl_op::REG_BUF, libc::EEXIST, ErrorKind::InvalidInput),
+            (ctrl_op::UNREG_BUF, libc::ENOENT, ErrorKind::InvalidInput),
+            (ctrl_op::UNREG_BUF, libc::ENODEV, ErrorKind::NoSuchDevice),
+        ] {
+            assert_eq!(explain(&op, errno).kind, kind, "{} {errno}", op.name);
+        }
     }
 
     #[test]

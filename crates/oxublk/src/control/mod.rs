@@ -13,7 +13,9 @@ use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use oxublk_sys::{ANY_DEV_ID, CONTROL_PATH, CtrlCmd, CtrlOp, DevInfo, Features, Params, ctrl_op};
+use oxublk_sys::{
+    ANY_DEV_ID, CONTROL_PATH, CtrlCmd, CtrlOp, DevInfo, Features, Params, ShmemBufReg, ctrl_op,
+};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use zerocopy::{FromBytes, IntoBytes};
@@ -22,6 +24,7 @@ use self::envelope::{Call, CallError, Envelope};
 pub use self::info::{DeviceInfo, DeviceState};
 use crate::error::{Error, ErrorKind, Result, errno_text};
 use crate::id::{DeviceId, QueueId};
+use crate::shared::{SharedMemory, Slot};
 
 /// How long a control command may take unless said otherwise.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(20);
@@ -183,6 +186,37 @@ impl Control {
             answered => answered,
         };
         Ok(DeviceInfo::from(&read::<DevInfo>(&answered?)?))
+    }
+
+    /// REG_BUF: from now on requests of clients whose data lie in this memory of ours are delivered without a copy, where the device
+    /// has [`Features::SHMEM_ZC`]. Since 7.1. The server must know the slot that is returned: [`Device::share`](crate::Device::share)
+    /// sees to that.
+    ///
+    /// Waits for the requests that the server has: not to be called by what answers them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the device has not the feature; [`ErrorKind::InvalidInput`] when the memory is
+    /// registered already; [`ErrorKind::TimedOut`] while a request is not answered.
+    pub fn register_buffer(&mut self, id: DeviceId, memory: &SharedMemory) -> Result<Slot> {
+        let buffer = ShmemBufReg {
+            addr: memory.start().as_ptr() as u64,
+            len: memory.len() as u64,
+            ..ShmemBufReg::default()
+        };
+        let (slot, _) = self.call(&ctrl_op::REG_BUF, header(id), buffer.as_bytes().to_vec())?;
+        u16::try_from(slot).map(Slot).map_err(|_| {
+            let message = format!("the driver answers REG_BUF with {slot}, which is no slot");
+            Error::new(ErrorKind::Io, message).with_device(id)
+        })
+    }
+
+    /// UNREG_BUF: no request uses the slot's memory any more when this returns. Waits as [`register_buffer`](Self::register_buffer) does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a slot without memory; [`ErrorKind::TimedOut`] while a request is not answered.
+    pub fn unregister_buffer(&mut self, id: DeviceId, slot: Slot) -> Result<()> {
+        let header = with_data(id, u64::from(slot.0));
+        self.call(&ctrl_op::UNREG_BUF, header, vec![]).map(drop)
     }
 
     /// GET_QUEUE_AFFINITY: the CPUs whose requests come to this queue.

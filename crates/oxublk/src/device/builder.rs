@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DeviceId, QueueId};
 use crate::path::{ChosenPath, DataPath};
 use crate::queue::Backend;
+use crate::shared::SharedMemory;
 
 /// What this library needs of the driver: commands by their ioctl encoding.
 const NEEDED: Features = Features::CMD_IOCTL_ENCODE;
@@ -33,6 +34,8 @@ pub struct Builder<B> {
     threads_per_queue: u16,
     data_path: Option<DataPath>,
     batch_io: bool,
+    shared_memory: bool,
+    memories: Vec<SharedMemory>,
 }
 
 impl<B: Backend> Builder<B> {
@@ -47,6 +50,8 @@ impl<B: Backend> Builder<B> {
             threads_per_queue: 1,
             data_path: None,
             batch_io: false,
+            shared_memory: false,
+            memories: Vec::new(),
         }
     }
 
@@ -89,6 +94,19 @@ impl<B: Backend> Builder<B> {
         self
     }
 
+    /// Whether memory can be shared with clients later, by [`Device::share`] (`UBLK_F_SHMEM_ZC`, since Linux 7.1); starting fails where that
+    /// cannot be. Default: only if [`share`](Self::share) gives some now.
+    pub fn shared_memory(mut self, shared: bool) -> Self {
+        self.shared_memory = shared;
+        self
+    }
+
+    /// Shares this memory with clients from the start: see [`Device::share`]. Since Linux 7.1; starting fails where that cannot be.
+    pub fn share(mut self, memory: SharedMemory) -> Self {
+        self.memories.push(memory);
+        self
+    }
+
     /// How long starting and stopping may take, each. Default 20 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -128,15 +146,7 @@ impl<B: Backend> Builder<B> {
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .with_hint("several threads a queue need Linux 6.16 or later"));
         }
-        let mut requested = NEEDED | chosen.path.needs();
-        if self.batch_io {
-            if !offered.contains(Features::BATCH_IO) {
-                let message = "this kernel's ublk driver has no commands for many tags (BATCH_IO)";
-                return Err(Error::new(ErrorKind::Unsupported, message)
-                    .with_hint("that needs Linux 7.0 or later"));
-            }
-            requested |= Features::BATCH_IO;
-        }
+        let requested = NEEDED | chosen.path.needs() | self.wishes(offered)?;
         let info = control.add(&NewDevice {
             id: self.id,
             queues: self.queues,
@@ -162,9 +172,35 @@ impl<B: Backend> Builder<B> {
             requested,
             granted: info.features,
         };
-        let device =
-            unfinished.start(&Arc::new(self.disk), size_bytes, &geometry, negotiated, end)?;
+        let device = unfinished.start(
+            &Arc::new(self.disk),
+            size_bytes,
+            &geometry,
+            &self.memories,
+            negotiated,
+            end,
+        )?;
         Ok(device.on(chosen))
+    }
+
+    /// The features that were asked for.
+    fn wishes(&self, offered: Features) -> Result<Features> {
+        let shares = self.shared_memory || !self.memories.is_empty();
+        let batch = "has no commands for many tags (BATCH_IO)";
+        let shared = "serves no requests from shared memory (SHMEM_ZC)";
+        let mut wishes = Features::empty();
+        for (wanted, feature, lacks, since) in [
+            (self.batch_io, Features::BATCH_IO, batch, "7.0"),
+            (shares, Features::SHMEM_ZC, shared, "7.1"),
+        ] {
+            if wanted && !offered.contains(feature) {
+                let message = format!("this kernel's ublk driver {lacks}");
+                return Err(Error::new(ErrorKind::Unsupported, message)
+                    .with_hint(format!("that needs Linux {since} or later")));
+            }
+            wishes.set(feature, wanted);
+        }
+        Ok(wishes)
     }
 
     fn check(&self, size_bytes: u64, geometry: &Geometry) -> Result<()> {
@@ -217,6 +253,7 @@ impl Unfinished {
         disk: &Arc<B>,
         size_bytes: u64,
         geometry: &Geometry,
+        memories: &[SharedMemory],
         negotiated: Negotiated,
         end: Instant,
     ) -> Result<Device> {
@@ -225,6 +262,10 @@ impl Unfinished {
         let (node, identity) = open_node(id)?;
         let server = Arc::new(Server::new(&self.info, node, self.manner)?);
         self.server = Some(Arc::clone(&server));
+        // While there is no disk nothing is under way that this could wait for.
+        for memory in memories {
+            server.share(&mut self.control, memory)?;
+        }
         self.spawn(&server, disk, geometry)?;
         server.watch()?;
         self.wait_armed(&server, end)?;

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::path::ChosenPath;
 use crate::queue::{Async, Backend, Blocking};
 use crate::recorder::Station;
+use crate::shared::{SharedMemory, Slot, Table};
 
 /// A started device, served by threads of this process.
 ///
@@ -146,6 +147,44 @@ impl Device {
         self.server.metrics()
     }
 
+    /// Shares memory with clients: from now on requests whose data lie in it come without a copy by the kernel, to disks in memory and to
+    /// asynchronous zero-copy disks also without one by the server beside the disk's own. A client maps the same file, and
+    /// reads and writes the disk with `O_DIRECT` from and to it; what does not lie wholly in one memory takes the ordinary way.
+    ///
+    /// The device must have been made with [`Builder::shared_memory`] or [`Builder::share`]. This waits for the requests that are under way: a disk's
+    /// method must not call it. What is shared when the device is stopped is given back then.
+    ///
+    /// # Errors
+    /// What [`Control::register_buffer`] returns. After [`ErrorKind::TimedOut`] the driver may still come to use the memory, whose requests would fail:
+    /// stop the device then.
+    pub fn share(&self, memory: &SharedMemory) -> Result<Slot> {
+        self.server.share(&mut self.control()?, memory)
+    }
+
+    /// Shares a memory no more. When this returns no request uses it; a queue lets its mapping go at its next request. Waits as
+    /// [`share`](Self::share) does.
+    ///
+    /// # Errors
+    /// What [`Control::unregister_buffer`] returns.
+    pub fn unshare(&self, slot: Slot) -> Result<()> {
+        let table = self.server.table()?;
+        self.control()?.unregister_buffer(self.id, slot)?;
+        table.remove(slot);
+        Ok(())
+    }
+
+    /// The memories that clients share, by their slots.
+    #[must_use]
+    pub fn shared(&self) -> Vec<(Slot, SharedMemory)> {
+        self.server.table().map(Table::all).unwrap_or_default()
+    }
+
+    fn control(&self) -> Result<Control> {
+        let mut control = Control::open()?;
+        control.set_deadline(self.deadline);
+        Ok(control)
+    }
+
     /// Something that asks the device to stop from another thread.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
@@ -182,9 +221,8 @@ impl Device {
     fn remove(&mut self) -> Result<()> {
         self.removed = true;
         let end = Instant::now() + self.deadline;
-        let mut control = Control::open()?;
+        let mut control = self.control()?;
         if self.identity.is_there() {
-            control.set_deadline(self.deadline);
             gone_is_fine(control.stop(self.id)).map_err(|error| self.blame(error))?;
         }
         if !self.server.wait_ended(end) {

@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use oxublk_sys::Features;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::CpuSet;
 
 use super::progress::Progress;
 use super::watchdog::Watchdog;
-use crate::control::DeviceInfo;
+use crate::control::{Control, DeviceInfo};
 use crate::error::{Error, ErrorKind, Result, errno_text};
 use crate::id::{DeviceId, QueueId};
 use crate::metrics::{Metrics, QueueMetrics};
 use crate::path::DataPath;
 use crate::queue::{Backend, Ended, QueueError, Share, Uring, UringSetup};
+use crate::shared::{SharedMemory, Slot, Table};
 
 /// What the queue threads of a device and its owner share.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct Server {
     pub(super) metrics: Box<[Arc<QueueMetrics>]>,
     watchdog: Option<Watchdog>,
     manner: Manner,
+    /// The memories that clients share, of a device that can.
+    shared: Option<Arc<Table>>,
 }
 
 /// What one queue thread starts with.
@@ -71,6 +75,10 @@ impl Server {
             metrics: QueueMetrics::of_device(device, queues, depth, manner.threads),
             watchdog: manner.stuck_after.map(Watchdog::new),
             manner,
+            shared: info
+                .features
+                .contains(Features::SHMEM_ZC)
+                .then(Arc::default),
         })
     }
 
@@ -185,6 +193,7 @@ impl Server {
             max_io_bytes: plan.max_io_bytes,
             path: plan.path,
             batch: self.manner.batch,
+            shared: self.shared.as_ref(),
         };
         let ring = Uring::new(&setup).map_err(|error| {
             let error = crate::control::no_ring(error);
@@ -203,6 +212,25 @@ impl Server {
                 Err(describe(&error))
             }
         }
+    }
+
+    /// Registers memory, and lets the queues know of it.
+    pub(super) fn share(&self, control: &mut Control, memory: &SharedMemory) -> Result<Slot> {
+        self.table()?
+            .add(memory, || control.register_buffer(self.device, memory))
+    }
+
+    /// The memories that clients share.
+    pub(super) fn table(&self) -> Result<&Table> {
+        self.shared.as_deref().ok_or_else(|| {
+            let message = format!(
+                "device {} was made without shared memory (SHMEM_ZC)",
+                self.device
+            );
+            Error::new(ErrorKind::Unsupported, message)
+                .with_device(self.device)
+                .with_hint("ask for it with `Builder::shared_memory`; it needs Linux 7.1 or later")
+        })
     }
 
     /// Waits until every queue thread has ended; false when that takes longer than until `end`.

@@ -17,6 +17,11 @@ pub enum Memory {
         /// Its length.
         length: usize,
     },
+    /// In memory that the client shares with the server, of which operations can use so many bytes.
+    Shared {
+        /// How many.
+        length: usize,
+    },
     /// With the driver: the ring knows them as a registered buffer, and only its operations can use them.
     Registered,
 }
@@ -88,6 +93,10 @@ impl<'q> Buffer<'q> {
         match self.memory {
             Memory::Mapped { start, length } if self.length <= length => Ok(start),
             Memory::Mapped { .. } => Err(too_long()),
+            Memory::Shared { .. } => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the request's data lie in memory that others change: a disk that looks at them must not ask for zero copy",
+            )),
             Memory::Registered => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the request's data stay with the driver (zero copy): a disk that looks at them must not ask for that",
@@ -98,7 +107,7 @@ impl<'q> Buffer<'q> {
     /// A part of the data, for an operation.
     pub(super) fn span(&self, start: usize, length: usize) -> io::Result<Span> {
         let room = match self.memory {
-            Memory::Mapped { length, .. } => self.length.min(length),
+            Memory::Mapped { length, .. } | Memory::Shared { length } => self.length.min(length),
             Memory::Registered => self.length,
         };
         let length = length.min(room.saturating_sub(start));

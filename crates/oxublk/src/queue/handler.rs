@@ -6,7 +6,10 @@ use super::request::{Answer, Request};
 use super::ring::Ring;
 use super::tag::Held;
 use crate::disk::Disk;
+use crate::operation::Operation;
 use crate::ops::OpId;
+use crate::shared::SharedPart;
+use crate::transfer::Carrier;
 
 /// A request that has its answer.
 #[derive(Debug)]
@@ -72,12 +75,56 @@ impl<'d, D: Disk> Calls<'d, D> {
     }
 }
 
+impl<D: Disk> Calls<'_, D> {
+    /// Of a request whose data lie in shared memory. A disk that does not move them itself has them in its tag's buffer meanwhile.
+    fn answer_shared<R: Ring>(&self, ring: &mut R, held: &Held, request: &Request) -> Answer {
+        let answered = ring.shared(held).and_then(|part| {
+            if self.direct {
+                return Ok(request.answer_directly(self.disk, Carrier::Shared(part)));
+            }
+            let buffer = ring.buffer(held);
+            fetch(&part, request, buffer)?;
+            let answer = request.answer(self.disk, buffer);
+            Ok(deliver(&part, request, buffer, answer))
+        });
+        answered.unwrap_or_else(|error| request.outcome(Ok(Err(error))))
+    }
+}
+
+/// Gets a write's data from shared memory into a buffer.
+pub(super) fn fetch(part: &SharedPart, request: &Request, buffer: &mut [u8]) -> io::Result<()> {
+    if request.operation != Operation::Write {
+        return Ok(());
+    }
+    let data = buffer.get_mut(..request.data_length());
+    part.load(0, data.ok_or(io::ErrorKind::InvalidInput)?)
+}
+
+/// Gives a read's data, which the disk has put into a buffer, to shared memory.
+pub(super) fn deliver(
+    part: &SharedPart,
+    request: &Request,
+    buffer: &[u8],
+    answer: Answer,
+) -> Answer {
+    if request.operation != Operation::Read || answer.result < 0 {
+        return answer;
+    }
+    let data = buffer.get(..request.data_length()).unwrap_or_default();
+    match part.store(0, data) {
+        Ok(()) => answer,
+        Err(error) => request.outcome(Ok(Err(error))),
+    }
+}
+
 impl<R: Ring, D: Disk> Handler<R> for Calls<'_, D> {
     const AT_ONCE: bool = true;
 
     #[inline]
     fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>> {
-        let answer = if self.direct {
+        let answer = if request.is_shared() {
+            self.answer_shared(ring, &held, &request)
+        } else if self.direct {
             request.answer_directly(self.disk, ring.carrier(&held))
         } else {
             request.answer(self.disk, ring.buffer(&held))

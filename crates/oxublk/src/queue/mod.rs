@@ -31,6 +31,7 @@ use crate::metrics::{Batch, QueueMetrics};
 use crate::probes::{self, Place};
 
 pub use crate::ops::{Memory, Op, OpId, Span};
+pub use crate::shared::SharedPart;
 pub use crate::transfer::Carrier;
 
 /// Answers wait for the rest of their batch while a request takes less than this on average, so
@@ -253,8 +254,7 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             probes::answered(&self.place, tag, record);
         }
         self.answered.push(tag);
-        self.batch
-            .add(request.operation, request.length, answer.failure.is_some());
+        self.batch.add(&request, answer.failure.is_some());
         Ok(())
     }
 

@@ -64,6 +64,12 @@ impl Request {
         }
     }
 
+    /// Whether its data lie in memory that the client shares with the server.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.flags.contains(IoFlags::SHMEM_ZC)
+    }
+
     /// Whether the write must be on the medium before it is answered.
     #[must_use]
     pub fn is_fua(&self) -> bool {

@@ -8,6 +8,7 @@ use oxublk_sys::IoDesc;
 use super::tag::Held;
 use crate::id::Tag;
 use crate::ops::{Memory, Op, OpId};
+use crate::shared::SharedPart;
 use crate::transfer::Carrier;
 
 /// Something came back from the ring.
@@ -61,6 +62,14 @@ pub trait Ring {
 
     /// The way of the request's data, for a disk that moves them itself.
     fn carrier(&mut self, held: &Held) -> Carrier<'_>;
+
+    /// Where the data of a request are that lie in shared memory (`IoFlags::SHMEM_ZC`).
+    ///
+    /// # Errors
+    /// The descriptor names a place that this server does not share.
+    fn shared(&mut self, _held: &Held) -> io::Result<SharedPart> {
+        Err(io::Error::other("the device shares no memory"))
+    }
 
     /// The request's data, for as long as the request is with the server.
     ///

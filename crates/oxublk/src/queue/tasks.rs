@@ -7,14 +7,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::handler::{Done, Handler};
+use super::handler::{Done, Handler, deliver, fetch};
 use super::request::{Answer, Request};
 use super::ring::Ring;
 use super::tag::Held;
 use crate::async_disk::AsyncDisk;
 use crate::id::Tag;
 use crate::operation::Operation;
-use crate::ops::{Buffer, Desk, Io, OpId};
+use crate::ops::{Buffer, Desk, Io, Memory, OpId};
+use crate::shared::SharedPart;
 
 /// A tag's place for a request.
 struct Task<F> {
@@ -25,6 +26,8 @@ struct Task<F> {
     answer: Option<Answer>,
     /// Whether the tag is among the ready ones.
     ready: bool,
+    /// The request's data lie there, and are in the tag's buffer meanwhile.
+    shared: Option<SharedPart>,
 }
 
 /// The requests of a queue as futures, which `make` makes.
@@ -47,6 +50,7 @@ where
             request: None,
             answer: None,
             ready: false,
+            shared: None,
         };
         Self {
             desk,
@@ -57,7 +61,7 @@ where
     }
 
     /// Goes on with a tag's request. Returns it when it has its answer, and nothing of it is with the kernel.
-    fn step(&mut self, tag: Tag) -> Option<Done> {
+    fn step<R: Ring>(&mut self, ring: &mut R, tag: Tag) -> Option<Done> {
         let task = self.tasks.get_mut(tag.index())?;
         let (_, request) = task.request.as_ref()?;
         if task.answer.is_none() {
@@ -68,17 +72,18 @@ where
         }
         let answer = task.answer.take()?;
         let (held, request) = task.request.take()?;
-        Some(Done {
+        let done = Done {
             held,
             request,
             answer,
-        })
+        };
+        Some(give_back(ring, task.shared.take(), done))
     }
 
     /// A request that was answered with operations asked for, which nobody waits for.
-    fn step_answered(&mut self, tag: Tag) -> Option<Done> {
+    fn step_answered<R: Ring>(&mut self, ring: &mut R, tag: Tag) -> Option<Done> {
         self.tasks.get(tag.index())?.answer.as_ref()?;
-        self.step(tag)
+        self.step(ring, tag)
     }
 
     fn mark(tasks: &mut [Task<F>], ready: &mut VecDeque<Tag>, tag: Tag) {
@@ -109,7 +114,12 @@ where
         let Some(task) = self.tasks.get_mut(tag.index()) else {
             return Err(io::Error::other("a tag beyond the queue's depth"));
         };
-        let answer = match ring.memory(&held) {
+        let (memory, shared) = match ring.memory(&held) {
+            Ok(Memory::Mapped { .. }) if request.is_shared() => detour(ring, &held, &request),
+            memory => (memory, None),
+        };
+        task.shared = shared;
+        let answer = match memory {
             Ok(memory) => {
                 let buffer = Buffer::new(self.desk, tag, memory, request.data_length());
                 task.future.set(Some((self.make)(request, buffer)));
@@ -119,16 +129,19 @@ where
         };
         match answer {
             // Most requests of disks in memory never wait for anything.
-            Some(answer) if !self.desk.is_busy(tag) && !self.desk.has_asked() => Ok(Some(Done {
-                held,
-                request,
-                answer,
-            })),
+            Some(answer) if !self.desk.is_busy(tag) && !self.desk.has_asked() => {
+                let done = Done {
+                    held,
+                    request,
+                    answer,
+                };
+                Ok(Some(give_back(ring, task.shared.take(), done)))
+            }
             answer => {
                 task.answer = answer;
                 task.request = Some((held, request));
                 self.submit(ring)?;
-                Ok(self.step_answered(tag))
+                Ok(self.step_answered(ring, tag))
             }
         }
     }
@@ -147,7 +160,7 @@ where
             if let Some(task) = self.tasks.get_mut(tag.index()) {
                 task.ready = false;
             }
-            let done = self.step(tag);
+            let done = self.step(ring, tag);
             self.submit(ring)?;
             if done.is_some() {
                 return Ok(done);
@@ -162,6 +175,42 @@ where
 
     fn awake(&mut self) {
         self.desk.wakeups().awake();
+    }
+}
+
+/// A request whose data lie in shared memory, for a disk that has them in its tag's buffer.
+#[cold]
+fn detour<R: Ring>(
+    ring: &mut R,
+    held: &Held,
+    request: &Request,
+) -> (io::Result<Memory>, Option<SharedPart>) {
+    let fetched = ring.shared(held).and_then(|part| {
+        fetch(&part, request, ring.buffer(held))?;
+        Ok((ring.memory(held)?, part))
+    });
+    match fetched {
+        Ok((memory, part)) => (Ok(memory), Some(part)),
+        Err(error) => (Err(error), None),
+    }
+}
+
+/// A read that took that way: its data go to where the client has them.
+#[inline]
+fn give_back<R: Ring>(ring: &mut R, shared: Option<SharedPart>, done: Done) -> Done {
+    let Some(part) = shared else {
+        return done;
+    };
+    let Done {
+        held,
+        request,
+        answer,
+    } = done;
+    let answer = deliver(&part, &request, ring.buffer(&held), answer);
+    Done {
+        held,
+        request,
+        answer,
     }
 }
 

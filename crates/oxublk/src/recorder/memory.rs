@@ -5,15 +5,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::io::{Errno, pwrite};
+use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
+use rustix::io::pwrite;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use zerocopy::IntoBytes as _;
 
 use super::Record;
 use super::format::{Header, NAME_PREFIX};
 use crate::id::DeviceId;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, memfd};
 use crate::metrics::now_ns;
 
 /// The records of one queue's tags.
@@ -108,7 +108,7 @@ impl Shared {
     fn new(header: &Header, records: usize) -> io::Result<Self> {
         let bytes = header.file_bytes();
         let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let file = create(&format!("{NAME_PREFIX}{}", header.device))?;
+        let file = memfd(&format!("{NAME_PREFIX}{}", header.device))?;
         ftruncate(&file, bytes)?;
         if pwrite(&file, header.as_bytes(), 0)? != size_of::<Header>() {
             return Err(io::ErrorKind::WriteZero.into());
@@ -143,14 +143,5 @@ impl Shared {
         // it is sealed, and lives as long as this value, which the slice borrows. Page-aligned start plus 64 is
         // aligned. Records are atomics: any bytes are valid, and others may read meanwhile.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.records) }
-    }
-}
-
-fn create(name: &str) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels since 6.3 log a line when a memfd does not say whether it may be executed; older ones do not know the flag.
-    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
-        made => Ok(made?),
     }
 }

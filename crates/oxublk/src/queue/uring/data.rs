@@ -13,6 +13,7 @@ use crate::ops::{Memory, Span};
 use crate::path::DataPath;
 use crate::queue::buffers::Buffers;
 use crate::queue::tag::Held;
+use crate::shared::{SharedPart, View};
 use crate::transfer::{Carrier, Sink, Source};
 
 /// Where the data of a queue's requests are.
@@ -23,20 +24,24 @@ pub(super) struct Data {
     path: DataPath,
     /// Of the copy path; with zero copy for the requests that the driver could not register. The others have none.
     buffers: Option<Buffers>,
-    /// With zero copy: what is in a tag's buffer nevertheless.
+    /// With zero copy: where a tag's data are if they are not registered.
     unregistered: Box<[Unregistered]>,
+    /// The memories that clients share, of a device that has such.
+    view: Option<View>,
 }
 
-/// Why a tag's buffer is used although the device has zero copy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where a tag's data are although the device has zero copy.
+#[derive(Debug, Default)]
 enum Unregistered {
-    /// It is not.
+    /// They are registered.
     #[default]
     Not,
-    /// It has a write's data.
+    /// The tag's buffer has a write's.
     Write,
-    /// It takes a read's data, which the driver must be given.
+    /// The tag's buffer takes a read's, which the driver must be given.
     Read,
+    /// They lie in shared memory.
+    Shared(SharedPart),
 }
 
 /// A tag's data as the kernel's operations take them.
@@ -61,7 +66,8 @@ impl Data {
             queue: setup.queue,
             path: setup.path,
             buffers,
-            unregistered: vec![Unregistered::Not; tags].into(),
+            unregistered: (0..tags).map(|_| Unregistered::Not).collect(),
+            view: setup.shared.map(View::new),
         })
     }
 
@@ -108,10 +114,34 @@ impl Data {
         }
     }
 
+    /// Sees which memories are shared.
+    #[inline]
+    pub(super) fn refresh(&mut self) {
+        if let Some(view) = &mut self.view {
+            view.refresh();
+        }
+    }
+
+    /// Where the data of a request are that lie in shared memory.
+    pub(super) fn shared(&mut self, descriptor: &IoDesc) -> io::Result<SharedPart> {
+        let Some(view) = &mut self.view else {
+            return Err(io::Error::other("the device shares no memory"));
+        };
+        let bytes = u64::from(descriptor.nr_sectors) * SECTOR_SIZE;
+        let length = usize::try_from(bytes).map_err(io::Error::other)?;
+        view.part(descriptor.addr, length)
+    }
+
     /// The request's data, for an asynchronous disk.
     pub(super) fn memory(&mut self, held: &Held, descriptor: &IoDesc) -> io::Result<Memory> {
         let tag = held.tag();
         if self.path == DataPath::ZeroCopy {
+            if descriptor.flags().contains(IoFlags::SHMEM_ZC) {
+                let part = self.shared(descriptor)?;
+                let length = part.len();
+                self.note(tag, Unregistered::Shared(part));
+                return Ok(Memory::Shared { length });
+            }
             if !descriptor.flags().contains(IoFlags::NEED_REG_BUF) {
                 return Ok(Memory::Registered);
             }
@@ -134,7 +164,7 @@ impl Data {
             op::WRITE => Unregistered::Write,
             _ => return Ok(()),
         };
-        if kind == Unregistered::Write {
+        if matches!(kind, Unregistered::Write) {
             let bytes = u64::from(descriptor.nr_sectors) * SECTOR_SIZE;
             let length = usize::try_from(bytes).map_err(io::Error::other)?;
             let node = Arc::clone(&self.node);
@@ -146,10 +176,14 @@ impl Data {
             let buffer = buffer.ok_or(io::ErrorKind::InvalidInput)?;
             Source::new(carrier, length).take(buffer)?;
         }
+        self.note(tag, kind);
+        Ok(())
+    }
+
+    fn note(&mut self, tag: Tag, kind: Unregistered) {
         if let Some(place) = self.unregistered.get_mut(tag.index()) {
             *place = kind;
         }
-        Ok(())
     }
 
     /// A request is answered with this result; returns what the driver is to be told.
@@ -183,9 +217,15 @@ impl Data {
 
     /// A part of a tag's data, for an operation.
     pub(super) fn place(&self, span: &Span) -> Option<Place> {
-        let kind = self.unregistered.get(span.tag.index());
-        if kind == Some(&Unregistered::Not) {
-            return Some(Place::Registered(span.tag.0, span.start));
+        match self.unregistered.get(span.tag.index()) {
+            Some(Unregistered::Not) => {
+                return Some(Place::Registered(span.tag.0, span.start));
+            }
+            Some(Unregistered::Shared(part)) => {
+                let (start, length) = (span.start as usize, span.length as usize);
+                return part.address(start, length).map(Place::At);
+            }
+            _ => {}
         }
         let buffers = self.buffers.as_ref()?;
         let end = span.start.checked_add(span.length)?;
@@ -201,5 +241,7 @@ impl Data {
         if let Some(buffers) = self.buffers {
             buffers.leak();
         }
+        // Operations that are under way use shared memory too.
+        std::mem::forget(self.unregistered);
     }
 }

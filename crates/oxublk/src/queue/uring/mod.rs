@@ -32,6 +32,7 @@ use crate::id::{QueueId, Tag};
 use crate::metrics::now_ns;
 use crate::ops::{Memory, Op, OpId};
 use crate::path::DataPath;
+use crate::shared::{SharedPart, Table};
 use crate::transfer::Carrier;
 
 /// `/dev/ublkcN` and the wake-up, as registered files.
@@ -58,6 +59,8 @@ pub(crate) struct UringSetup<'f> {
     pub(crate) path: DataPath,
     /// Whether the device has `UBLK_F_BATCH_IO`.
     pub(crate) batch: bool,
+    /// The memories that clients share, of a device that has `UBLK_F_SHMEM_ZC`.
+    pub(crate) shared: Option<&'f Arc<Table>>,
 }
 
 /// A queue's io_uring. It stays on the thread that made it: the driver takes answers only from
@@ -258,7 +261,9 @@ impl Ring for Uring {
             }
         }
         let wait = wait && self.refused.is_empty();
-        match self.ring.submit_and_wait(usize::from(wait)) {
+        let entered = self.ring.submit_and_wait(usize::from(wait));
+        self.data.refresh();
+        match entered {
             Ok(_) => Ok(()),
             // A signal, completions to be reaped first, or no memory just now: the caller reaps
             // and comes again.
@@ -315,6 +320,11 @@ impl Ring for Uring {
 
     fn carrier(&mut self, held: &Held) -> Carrier<'_> {
         self.data.carrier(held)
+    }
+
+    fn shared(&mut self, held: &Held) -> io::Result<SharedPart> {
+        let descriptor = self.descriptors.get(held);
+        self.data.shared(&descriptor)
     }
 
     fn memory(&mut self, held: &Held) -> io::Result<Memory> {

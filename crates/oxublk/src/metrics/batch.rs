@@ -1,0 +1,62 @@
+//! What a queue has answered and not yet handed to the driver, to be counted all at once.
+
+use super::{OPERATIONS, Shared};
+use crate::queue::Request;
+
+/// Answers that are not yet handed to the driver, by operation.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(super) counts: [Counts; OPERATIONS],
+    /// Those whose data lay in shared memory.
+    pub(super) shared: Shared,
+    /// When the requests were reaped.
+    pub(super) reaped_ns: u64,
+    /// Until when the time is accounted for.
+    pub(super) settled_ns: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) requests: u64,
+    pub(super) bytes: u64,
+    pub(super) errors: u64,
+}
+
+impl Batch {
+    pub(crate) fn reaped_at(&mut self, now_ns: u64) {
+        self.reaped_ns = now_ns;
+        self.settled_ns = now_ns;
+    }
+
+    /// The time until now is not the disk's.
+    pub(crate) fn resumed_at(&mut self, now_ns: u64) {
+        self.settled_ns = now_ns;
+    }
+
+    /// The last reading of the clock.
+    pub(crate) fn settled_ns(&self) -> u64 {
+        self.settled_ns
+    }
+
+    pub(crate) fn add(&mut self, request: &Request, failed: bool) {
+        let counts = &mut self.counts[request.operation.index()];
+        counts.requests += 1;
+        if failed {
+            counts.errors += 1;
+        } else {
+            counts.bytes += request.length;
+        }
+        if request.is_shared() {
+            self.shared.requests += 1;
+            self.shared.bytes += if failed { 0 } else { request.length };
+        }
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.requests).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests() == 0
+    }
+}
