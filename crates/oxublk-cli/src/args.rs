@@ -240,6 +240,12 @@ pub struct DeviceOptions {
     #[serde(default)]
     pub data_path: Option<DataPath>,
 
+    /// Memory that clients share with the server: a file on /dev/shm or hugetlbfs. What they read and write with O_DIRECT from and to it is
+    /// not copied by the kernel. May be given several times. Since Linux 7.1.
+    #[arg(long, value_name = "FILE")]
+    #[serde(default)]
+    pub shared_memory: Vec<PathBuf>,
+
     /// Log requests that the disk has not answered after so long, and count them; 0 for never.
     #[arg(long = "stuck-after", value_name = "SECONDS", default_value = "30", value_parser = parse_milliseconds)]
     #[serde(default)]
@@ -290,6 +296,7 @@ impl Default for DeviceOptions {
             threads_per_queue: 1,
             batch_io: false,
             data_path: None,
+            shared_memory: Vec::new(),
             stuck_after_ms: 30_000,
             foreground: false,
         }
@@ -417,7 +424,7 @@ mod tests {
         let cli = parse(
             "oxublk --json add mem --size 1GiB --id 7 --queues 2 --depth 64 \
              --logical-block-size 4K --max-io 512K --read-only \
-             --stuck-after 2.5s --foreground",
+             --shared-memory /dev/shm/a --shared-memory b --stuck-after 2.5s --foreground",
         )
         .unwrap();
         assert!(cli.json);
@@ -436,6 +443,7 @@ mod tests {
             threads_per_queue: 1,
             batch_io: false,
             data_path: None,
+            shared_memory: vec!["/dev/shm/a".into(), "b".into()],
             stuck_after_ms: 2500,
             foreground: true,
         };

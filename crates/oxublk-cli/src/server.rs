@@ -1,11 +1,13 @@
 //! Serving a device: from the disk to the end of the process.
 
+use std::fs::File;
+use std::path::{Path, absolute};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
 use oxublk::queue::Backend;
-use oxublk::{Control, Device, DeviceId, DeviceInfo, Metrics, Stopper};
+use oxublk::{Builder, Control, Device, DeviceId, DeviceInfo, Metrics, SharedMemory, Stopper};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -14,7 +16,7 @@ use crate::exit::{Failure, Outcome};
 use crate::live;
 use crate::ready;
 use crate::report::{Added, DeviceMetrics, Live, block_path, char_path};
-use crate::state::{Description, RunDir};
+use crate::state::{Description, RunDir, SharedFile};
 
 /// A device that is served by this process and ready for use.
 #[derive(Debug)]
@@ -68,21 +70,7 @@ pub fn start<B: Backend>(
         .map_err(|error| Failure::io("cannot watch for signals", &error))?;
     let size_bytes = disk.size();
     tracing::debug!(target, size_bytes, ?options, "making a device");
-    let mut builder = Device::builder_of(disk)
-        .queues(options.queues)
-        .depth(options.depth)
-        .threads_per_queue(options.threads_per_queue)
-        .batch_io(options.batch_io);
-    if let Some(path) = options.data_path {
-        builder = builder.data_path(path.into());
-    }
-    if let Some(id) = options.id {
-        builder = builder.id(DeviceId(id));
-    }
-    if options.stuck_after_ms > 0 {
-        builder = builder.stuck_after(Duration::from_millis(options.stuck_after_ms));
-    }
-    let device = builder.start()?;
+    let device = builder(disk, options)?.start()?;
     let stopper = device.stopper();
     match describe(&device, run_dir, target, size_bytes, options) {
         Ok((info, description)) => {
@@ -107,6 +95,57 @@ pub fn start<B: Backend>(
     }
 }
 
+fn builder<B: Backend>(disk: B, options: &DeviceOptions) -> Outcome<Builder<B>> {
+    let mut builder = Device::builder_of(disk)
+        .queues(options.queues)
+        .depth(options.depth)
+        .threads_per_queue(options.threads_per_queue)
+        .batch_io(options.batch_io);
+    if let Some(path) = options.data_path {
+        builder = builder.data_path(path.into());
+    }
+    if let Some(id) = options.id {
+        builder = builder.id(DeviceId(id));
+    }
+    if options.stuck_after_ms > 0 {
+        builder = builder.stuck_after(Duration::from_millis(options.stuck_after_ms));
+    }
+    for path in &options.shared_memory {
+        builder = builder.share(shared_memory(path)?);
+    }
+    Ok(builder)
+}
+
+/// Maps a file that clients map too.
+fn shared_memory(path: &Path) -> Outcome<SharedMemory> {
+    let file = File::options().read(true).write(true).open(path);
+    let file = file.map_err(|error| {
+        Failure::io(format!("cannot open {}", path.display()), &error)
+            .with_hint("make the file first, with its size: truncate -s 64M /dev/shm/NAME")
+    })?;
+    SharedMemory::map(file).map_err(|error| {
+        let failure = Failure::from(error);
+        Failure {
+            message: format!("{}: {}", path.display(), failure.message),
+            ..failure
+        }
+    })
+}
+
+/// What of the command line became of the device's slots: they are given in this order.
+fn shared_files(device: &Device, options: &DeviceOptions) -> Vec<SharedFile> {
+    let shared = device.shared();
+    let files = options.shared_memory.iter().zip(&shared);
+    files
+        .map(|(path, (slot, memory))| SharedFile {
+            file: absolute(path).unwrap_or_else(|_| path.clone()),
+            slot: slot.0,
+            bytes: memory.len() as u64,
+            sealed: memory.is_sealed(),
+        })
+        .collect()
+}
+
 fn describe(
     device: &Device,
     run_dir: &RunDir,
@@ -122,6 +161,7 @@ fn describe(
         Description::of_this_process(id, target, size_bytes, requested, options.clone())
             .map_err(|error| Failure::io("cannot find out about this process", &error))?;
     description.data_path = Some(device.data_path().clone());
+    description.shared_memory = shared_files(device, options);
     run_dir.write(&description)?;
     let (features, path) = (device.features(), id.block_path());
     tracing::debug!(?features, "features of the driver, asked for, and granted");

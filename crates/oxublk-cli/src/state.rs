@@ -53,6 +53,9 @@ pub struct Description {
     /// How requests' data come and go, and why so; null of a version that did not say.
     #[serde(default)]
     pub data_path: Option<ChosenPath>,
+    /// The memories that clients share with the server.
+    #[serde(default)]
+    pub shared_memory: Vec<SharedFile>,
     /// The server.
     #[serde(flatten)]
     pub server: Process,
@@ -60,6 +63,19 @@ pub struct Description {
     pub node_inode: u64,
     /// When the device was made, in seconds since 1970.
     pub created_unix_seconds: u64,
+}
+
+/// Memory that clients share with the server, in [`Description`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedFile {
+    /// What they map.
+    pub file: PathBuf,
+    /// The driver's number for it.
+    pub slot: u16,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Whether nobody can shrink it.
+    pub sealed: bool,
 }
 
 impl Description {
@@ -86,6 +102,7 @@ impl Description {
                 .map(|(name, _)| name.to_owned())
                 .collect(),
             data_path: None,
+            shared_memory: Vec::new(),
             server: Process::this()?,
             node_inode: node_inode(id).unwrap_or(0),
             created_unix_seconds: unix_seconds(),

@@ -11,7 +11,7 @@ use oxublk_cli::report::{
     Added, Deleted, DeletedDevice, DeviceMetrics, DiskParams, DriverFeatures, Ended, HeldBy, Info,
     Latency, Listed, ListedDevice, Live, Operation, Queue, Request, Server, granted,
 };
-use oxublk_cli::state::Description;
+use oxublk_cli::state::{Description, SharedFile};
 use serde_json::{Value, json};
 
 fn metrics() -> DeviceMetrics {
@@ -48,6 +48,8 @@ fn metrics() -> DeviceMetrics {
         oldest_in_flight_ns: Some(77),
         stuck_now: Some(0),
         stuck_total: Some(1),
+        shared_requests: 2,
+        shared_bytes: 8192,
     }
 }
 
@@ -57,7 +59,17 @@ fn description() -> Description {
         ..DeviceOptions::default()
     };
     let features = Features::CMD_IOCTL_ENCODE;
-    Description::of_this_process(DeviceId(3), "mem", 16 << 20, features, options).unwrap()
+    let description =
+        Description::of_this_process(DeviceId(3), "mem", 16 << 20, features, options).unwrap();
+    Description {
+        shared_memory: vec![SharedFile {
+            file: "/dev/shm/a".into(),
+            slot: 0,
+            bytes: 4096,
+            sealed: false,
+        }],
+        ..description
+    }
 }
 
 fn holder() -> HeldBy {

@@ -67,7 +67,8 @@ impl ClientRequest {
     }
 
     /// Whether data travels with it.
-    pub(crate) const fn has_data(&self) -> bool {
+    #[must_use]
+    pub const fn has_data(&self) -> bool {
         matches!(self.op, op::READ | op::WRITE)
     }
 

@@ -110,7 +110,7 @@ impl State {
             });
         }
         if request.op == op::READ {
-            self.copy_out(id, done, memory.data(tag, asked.min(answered)));
+            self.copy_out(id, done, &memory.take(tag, asked.min(answered)));
         }
         if answered >= asked || (request.op == op::WRITE && self.short_write_is_whole()) {
             return Verdict::Finished(Ok(()));

@@ -60,7 +60,7 @@ impl Driver {
         let (depth, memory) = {
             let state = self.lock();
             let setup = state.setup();
-            let memory = Memory::new(setup.depth, setup.max_io_bytes, setup.seed);
+            let memory = Memory::new(setup);
             (setup.depth, memory)
         };
         SimRing::new(self.clone(), memory, depth)

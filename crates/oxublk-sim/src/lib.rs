@@ -55,7 +55,7 @@
 //! | `clock.rs` | [`Clock`]: virtual time |
 //! | `host/` | [`host`]: a device with its server's threads and rings' memory, faults on demand, seen from outside |
 //!
-//! Modelled is the classic copy mode. Not modelled: several queues of one device, recovery by a
+//! Modelled is the classic copy mode, and requests whose data lie in shared memory. Not modelled: several queues of one device, recovery by a
 //! new server, `NEED_GET_DATA`, user copy, zero copy, batched commands, zones, and buffers whose
 //! address is bad (here the buffers belong to the ring).
 

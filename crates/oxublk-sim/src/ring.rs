@@ -4,7 +4,7 @@ use std::io;
 use std::ptr::NonNull;
 
 use oxublk::Tag;
-use oxublk::queue::{Carrier, Completion, Held, Memory as Place, Op, OpId, Ring};
+use oxublk::queue::{Carrier, Completion, Held, Memory as Place, Op, OpId, Ring, SharedPart};
 use oxublk::sys::IoDesc;
 
 use crate::command::Command;
@@ -90,6 +90,11 @@ impl Ring for SimRing {
 
     fn carrier(&mut self, held: &Held) -> Carrier<'_> {
         Carrier::Memory(self.buffer(held))
+    }
+
+    fn shared(&mut self, held: &Held) -> io::Result<SharedPart> {
+        let descriptor = self.descriptor(held);
+        self.memory.shared_part(&descriptor)
     }
 
     fn memory(&mut self, held: &Held) -> io::Result<Place> {

@@ -24,6 +24,8 @@ pub struct Setup {
     pub spurious_percent: u8,
     /// How many of a hundred operations of asynchronous disks fail, half of them with `EINTR`. Default 0.
     pub failing_percent: u8,
+    /// How many of a hundred requests with data have them in memory that client and server share. Default 0.
+    pub shared_percent: u8,
     /// When completions are posted. Default: deferred.
     pub delivery: Delivery,
     /// How the tags come back when the device is stopped. Default: as the driver does.
@@ -45,6 +47,7 @@ impl Default for Setup {
             seed: 0,
             spurious_percent: 10,
             failing_percent: 0,
+            shared_percent: 0,
             delivery: Delivery::Deferred,
             stop_order: StopOrder::Drained,
             plan: Vec::new(),

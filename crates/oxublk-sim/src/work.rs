@@ -4,7 +4,7 @@ use std::io;
 
 use oxublk::Tag;
 use oxublk::queue::Completion;
-use oxublk::sys::{IO_RES_OK, op};
+use oxublk::sys::{IO_RES_OK, IoFlags, op};
 
 use crate::event::Event;
 use crate::history;
@@ -56,17 +56,30 @@ impl State {
         let entry = self.entry(id);
         entry.deliveries += 1;
         let (request, done) = (entry.request, entry.done);
-        let descriptor = request.descriptor(done, SHOWN_ADDRESS);
+        let mut descriptor = request.descriptor(done, SHOWN_ADDRESS);
+        let shared = request.has_data() && self.is_shared();
+        if let Some(place) = memory.share(tag, shared) {
+            descriptor.op_flags |= IoFlags::SHMEM_ZC.bits();
+            descriptor.addr = place;
+        }
         memory.describe(tag, descriptor);
         if request.op == op::WRITE {
-            let data = memory.data(tag, request.bytes() - done);
+            let mut data = vec![0; request.bytes() - done];
             let sectors = descriptor.start_sector..;
             for (bytes, sector) in data.chunks_mut(history::SECTOR).zip(sectors) {
                 history::fill_sector(bytes, history::stamp(seed, id, sector));
             }
+            memory.give(tag, &data);
         }
         self.set_state(tag, TagState::Posted);
         self.posted.push_back(Completion::Tag(tag, IO_RES_OK));
+    }
+
+    /// Whether a client has a request's data in shared memory.
+    fn is_shared(&mut self) -> bool {
+        let percent = usize::from(self.setup.shared_percent);
+        // What is not asked for does not change what the seed decides.
+        percent > 0 && self.scheduler.pick(100) < percent
     }
 
     /// The armed tags that have a request.

@@ -194,8 +194,10 @@ proptest! {
     #[test]
     fn every_request_is_answered_once_with_the_right_bytes(
         mut setup in setup(), plays in 0..60usize, failing_percent in 0..10u8, requests in requests(),
+        shared_percent in prop_oneof![Just(0), 1..=100u8],
     ) {
         setup.failing_percent = failing_percent;
+        setup.shared_percent = shared_percent;
         let run = run(setup, plays, &requests);
         prop_assert!(matches!(run.ended, Ok(Ended::Stopped)), "{:?}", run.ended);
         run.assert_rules_kept(requests.len());

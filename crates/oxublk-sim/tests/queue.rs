@@ -52,6 +52,21 @@ proptest! {
     }
 
     #[test]
+    fn where_a_client_has_its_data_makes_no_difference(
+        mut setup in setup(), direct in any::<bool>(), shared in 1..=100u8, manners in manners(), requests in requests(),
+    ) {
+        setup.shared_percent = shared;
+        let path = if direct { DataPath::Direct } else { DataPath::Copy };
+        let run = run_by(path, setup, manners, &requests);
+        prop_assert!(matches!(run.ended, Ok(Ended::Stopped)), "{:?}", run.ended);
+        run.assert_rules_kept(requests.len());
+        run.assert_metrics_agree();
+        let with_data = run.delivered().into_iter().filter(|outcome| outcome.request.has_data());
+        let with_data = with_data.count() as u64;
+        prop_assert!(run.shared <= with_data && (shared < 100 || run.shared == with_data));
+    }
+
+    #[test]
     fn a_device_that_is_stopped_answers_what_has_arrived(
         mut setup in setup(), manners in manners(), requests in requests(), after in 0..100usize,
     ) {

@@ -27,6 +27,12 @@ pub struct DeviceMetrics {
     pub stuck_now: Option<u64>,
     /// How many there were so far; null when nobody watches.
     pub stuck_total: Option<u64>,
+    /// Requests whose data lay in memory that the client shares with the server.
+    #[serde(default)]
+    pub shared_requests: u64,
+    /// Bytes of those that did not fail.
+    #[serde(default)]
+    pub shared_bytes: u64,
 }
 
 /// A queue in [`DeviceMetrics`].
@@ -131,6 +137,8 @@ impl From<&Metrics> for DeviceMetrics {
                 .map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
             stuck_now: metrics.stuck.map(|stuck| stuck.now),
             stuck_total: metrics.stuck.map(|stuck| stuck.total),
+            shared_requests: metrics.shared().requests,
+            shared_bytes: metrics.shared().bytes,
         }
     }
 }

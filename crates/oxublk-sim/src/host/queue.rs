@@ -85,17 +85,18 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(id: u16, tid: u32, plan: &Plan, style: &Style) -> Self {
         let seed = plan.seed ^ u64::from(id);
+        let setup = Setup {
+            kernel: plan.kernel,
+            depth: plan.depth,
+            max_io_bytes: MAX_IO_BYTES,
+            seed,
+            ..Setup::default()
+        };
         Self {
             id,
             tid,
-            driver: Driver::new(Setup {
-                kernel: plan.kernel,
-                depth: plan.depth,
-                max_io_bytes: MAX_IO_BYTES,
-                seed,
-                ..Setup::default()
-            }),
-            buffers: Buffers::new(plan.depth, MAX_IO_BYTES, seed),
+            buffers: Buffers::new(&setup),
+            driver: Driver::new(setup),
             ring: Memory::new(style.entries, style.wide),
             second: Memory::new(style.entries, style.wide),
             tags: vec![Armed::default(); usize::from(plan.depth)],

@@ -19,6 +19,8 @@ pub(crate) struct Run {
     pub(crate) calls: Vec<Call>,
     pub(crate) counted: Vec<Counted>,
     pub(crate) in_flight: usize,
+    /// How many requests had their data in shared memory.
+    pub(crate) shared: u64,
 }
 
 /// Serves `requests` until the queue ends.
@@ -52,6 +54,7 @@ pub(crate) fn run_by(
         calls: disk.calls(),
         counted,
         in_flight,
+        shared: metrics.report().shared.requests,
     }
 }
 

@@ -23,6 +23,7 @@ mod queues;
 mod recorder;
 mod rescue;
 mod shapes;
+mod shared_memory;
 mod trace;
 mod trouble;
 
@@ -39,6 +40,7 @@ pub(crate) const SCENES: &[Scene] = &[
     filesystems::SCENE,
     fio::SCENE,
     paths::SCENE,
+    shared_memory::SCENE,
     life::SCENE,
     death::SCENE,
     trouble::SCENE,

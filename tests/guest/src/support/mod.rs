@@ -10,6 +10,7 @@ pub(crate) mod leftovers;
 pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod runner;
+pub(crate) mod shared;
 pub(crate) mod special;
 pub(crate) mod trace;
 pub(crate) mod traced;

@@ -8,7 +8,7 @@ use oxublk_cli::exit::Outcome;
 use oxublk_cli::live;
 use oxublk_cli::report::{DiskParams, Info, Server, block_path, char_path, granted};
 use oxublk_cli::size::Size;
-use oxublk_cli::state::{Found, RunDir};
+use oxublk_cli::state::{Description, Found, RunDir};
 use oxublk_cli::text::{age, metrics, yes_no};
 use oxublk_diag::facts::{Pid, Recorded};
 use oxublk_diag::observe;
@@ -144,6 +144,15 @@ fn text(info: &Info) -> String {
             _ => String::new(),
         };
         line("in flight", format!("{in_flight} requests{stuck}"));
+        let shares = |made: &Description| !made.shared_memory.is_empty();
+        if info.description.as_ref().is_some_and(shares) {
+            let bytes = Size(done.shared_bytes).human();
+            let requests = done.shared_requests;
+            line(
+                "from there",
+                format!("{requests} requests, {bytes}, not copied by the kernel"),
+            );
+        }
         text.push('\n');
         text.push_str(&metrics(done));
     }
@@ -167,6 +176,14 @@ fn origin_lines(info: &Info, line: &mut impl FnMut(&str, String)) {
         );
         if let Some(data) = &made.data_path {
             line("data path", format!("{}: {}", data.path, data.why));
+        }
+        for (index, memory) in made.shared_memory.iter().enumerate() {
+            let name = if index == 0 { "shared memory" } else { "" };
+            let size = Size(memory.bytes).human();
+            line(
+                name,
+                format!("{}, {size}, slot {}", memory.file.display(), memory.slot),
+            );
         }
         if made.options.threads_per_queue > 1 {
             line(
