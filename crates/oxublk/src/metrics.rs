@@ -190,13 +190,15 @@ impl QueueMetrics {
             latencies(cells, counts.requests);
             *counts = Counts::default();
         }
-        let Shared { requests, bytes } = std::mem::take(&mut batch.shared);
-        if requests > 0 {
-            bump(&self.shared[0], requests);
-            bump(&self.shared[1], bytes);
-        }
         batch.settled_ns = now_ns;
         mean_ns
+    }
+
+    /// A request goes to the disk whose data lie in shared memory.
+    #[cold]
+    pub(crate) fn count_shared(&self, bytes: u64) {
+        bump(&self.shared[0], 1);
+        bump(&self.shared[1], bytes);
     }
 
     /// What the queue did so far, and what it is doing.
@@ -260,9 +262,9 @@ pub struct Stuck {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Shared {
-    /// Requests answered, failed ones included.
+    /// Requests that were given to the disk, failed ones included.
     pub requests: u64,
-    /// Bytes of those that did not fail.
+    /// Their bytes.
     pub bytes: u64,
 }
 
@@ -281,7 +283,7 @@ pub struct QueueReport {
     pub queue: QueueId,
     /// One report for each [`Operation`], in their order.
     pub operations: Vec<OperationReport>,
-    /// Those of them whose data lay in shared memory.
+    /// Those of its requests whose data lay in shared memory.
     pub shared: Shared,
     /// Requests that the server has: reaped, and their answers not yet given to the driver.
     pub in_flight: Vec<InFlight>,
@@ -474,25 +476,14 @@ pub(crate) fn now_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use oxublk_sys::{IoDesc, IoFlags, op};
-
     use super::*;
     use crate::queue::Request;
 
-    fn request(op: u8, sectors: u32, shared: bool) -> Request {
-        let mut op_flags = u32::from(op);
-        if shared {
-            op_flags |= IoFlags::SHMEM_ZC.bits();
-        }
-        Request::new(&IoDesc {
-            op_flags,
-            nr_sectors: sectors,
+    fn flush() -> Request {
+        Request::new(&oxublk_sys::IoDesc {
+            op_flags: u32::from(oxublk_sys::op::FLUSH),
             ..Default::default()
         })
-    }
-
-    fn flush() -> Request {
-        request(op::FLUSH, 0, false)
     }
 
     #[test]
@@ -500,9 +491,9 @@ mod tests {
         let metrics = QueueMetrics::new(QueueId(0), 4);
         let mut batch = Batch::default();
         batch.reaped_at(1_000);
-        batch.add(&request(op::READ, 8, true), false);
-        batch.add(&request(op::READ, 1, false), false);
-        batch.add(&request(op::WRITE, 1, true), true);
+        batch.add(Operation::Read, 4096, false);
+        batch.add(Operation::Read, 512, false);
+        batch.add(Operation::Write, 512, true);
         assert_eq!(metrics.settle(&mut batch, 4_000), 1_000, "mean of three");
         assert!(batch.is_empty());
         let report = metrics.report_at(5_000);
@@ -510,14 +501,6 @@ mod tests {
         assert_eq!((read.requests, read.bytes, read.errors), (2, 4608, 0));
         let write = &report.operations[Operation::Write.index()];
         assert_eq!((write.requests, write.bytes, write.errors), (1, 0, 1));
-        let shared = Shared {
-            requests: 2,
-            bytes: 4096,
-        };
-        assert_eq!(
-            report.shared, shared,
-            "one of two reads, and the write that failed"
-        );
         let p50 = read.latency().expect("measured").p50_ns;
         assert!((3_000..3_100).contains(&p50), "{p50}");
     }
@@ -556,12 +539,22 @@ mod tests {
     }
 
     #[test]
+    fn requests_from_shared_memory_are_counted_besides() {
+        let queues = [QueueId(0), QueueId(1)].map(|id| Arc::new(QueueMetrics::new(id, 1)));
+        queues[0].count_shared(512);
+        queues.iter().for_each(|queue| queue.count_shared(4096));
+        let (requests, bytes) = (3, 8704);
+        let shared = Metrics::snapshot(&queues, None).shared();
+        assert_eq!(shared, Shared { requests, bytes });
+    }
+
+    #[test]
     fn queues_add_up() {
         let queues = [QueueId(0), QueueId(1)].map(|id| Arc::new(QueueMetrics::new(id, 1)));
         for queue in &queues {
             let mut batch = Batch::default();
             batch.reaped_at(0);
-            batch.add(&request(op::DISCARD, 1 << 21, false), false);
+            batch.add(Operation::Discard, 1 << 30, false);
             queue.settle(&mut batch, u64::MAX);
         }
         let total = Metrics::snapshot(&queues, None).total();

@@ -30,7 +30,7 @@ pub struct DeviceMetrics {
     /// Requests whose data lay in memory that the client shares with the server.
     #[serde(default)]
     pub shared_requests: u64,
-    /// Bytes of those that did not fail.
+    /// Their bytes.
     #[serde(default)]
     pub shared_bytes: u64,
 }

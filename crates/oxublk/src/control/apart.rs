@@ -11,6 +11,7 @@ use std::ffi::{c_int, c_long, c_uint};
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::thread;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
@@ -41,12 +42,31 @@ impl Sender {
 
     /// Ends the process. Only when its command has ended: otherwise this would wait for that.
     pub(super) fn end(self) {
+        // It is our child and not waited for yet, so that the pid is not another's.
+        match kill_process(self.0, Signal::KILL) {
+            Ok(()) => self.bury(),
+            Err(error) => {
+                tracing::debug!(%error, "the process that sent a control command is gone")
+            }
+        }
+    }
+
+    /// Leaves the process to its command, which goes on, and waits for its end elsewhere: a server that lives long must not
+    /// collect dead ones.
+    pub(super) fn leave(self) {
+        let wait = move || self.bury();
+        let waits = thread::Builder::new()
+            .name("ublk-sender".to_owned())
+            .spawn(wait);
+        if let Err(error) = waits {
+            tracing::debug!(%error, "nobody waits for the process that sent a control command");
+        }
+    }
+
+    fn bury(&self) {
         // A child that does not signal its end is waited for with __WCLONE.
         let clone = WaitOptions::from_bits_retain(libc::__WCLONE.cast_unsigned());
-        // It is our child and not waited for yet, so that the pid is not another's.
-        let ended = kill_process(self.0, Signal::KILL)
-            .and_then(|()| rustix::io::retry_on_intr(|| waitpid(Some(self.0), clone)));
-        if let Err(error) = ended {
+        if let Err(error) = rustix::io::retry_on_intr(|| waitpid(Some(self.0), clone)) {
             tracing::debug!(%error, "the process that sent a control command is gone");
         }
     }

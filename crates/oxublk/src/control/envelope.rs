@@ -149,6 +149,9 @@ impl Envelope {
             result = self.cancel(id)?;
         }
         let Some(result) = result else {
+            if let Some(sender) = sender {
+                sender.leave();
+            }
             return Ok(None);
         };
         if let Some(sender) = sender {

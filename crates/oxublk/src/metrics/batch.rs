@@ -1,14 +1,12 @@
 //! What a queue has answered and not yet handed to the driver, to be counted all at once.
 
-use super::{OPERATIONS, Shared};
-use crate::queue::Request;
+use super::OPERATIONS;
+use crate::operation::Operation;
 
 /// Answers that are not yet handed to the driver, by operation.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(super) counts: [Counts; OPERATIONS],
-    /// Those whose data lay in shared memory.
-    pub(super) shared: Shared,
     /// When the requests were reaped.
     pub(super) reaped_ns: u64,
     /// Until when the time is accounted for.
@@ -38,17 +36,13 @@ impl Batch {
         self.settled_ns
     }
 
-    pub(crate) fn add(&mut self, request: &Request, failed: bool) {
-        let counts = &mut self.counts[request.operation.index()];
+    pub(crate) fn add(&mut self, operation: Operation, bytes: u64, failed: bool) {
+        let counts = &mut self.counts[operation.index()];
         counts.requests += 1;
         if failed {
             counts.errors += 1;
         } else {
-            counts.bytes += request.length;
-        }
-        if request.is_shared() {
-            self.shared.requests += 1;
-            self.shared.bytes += if failed { 0 } else { request.length };
+            counts.bytes += bytes;
         }
     }
 

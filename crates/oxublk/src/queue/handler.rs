@@ -77,15 +77,17 @@ impl<'d, D: Disk> Calls<'d, D> {
 
 impl<D: Disk> Calls<'_, D> {
     /// Of a request whose data lie in shared memory. A disk that does not move them itself has them in its tag's buffer meanwhile.
-    fn answer_shared<R: Ring>(&self, ring: &mut R, held: &Held, request: &Request) -> Answer {
+    #[cold]
+    fn answer_shared<R: Ring>(&self, ring: &mut R, held: &Held, request: Request) -> Answer {
         let answered = ring.shared(held).and_then(|part| {
             if self.direct {
                 return Ok(request.answer_directly(self.disk, Carrier::Shared(part)));
             }
             let buffer = ring.buffer(held);
-            fetch(&part, request, buffer)?;
-            let answer = request.answer(self.disk, buffer);
-            Ok(deliver(&part, request, buffer, answer))
+            fetch(&part, &request, buffer)?;
+            let mut answer = request.answer(self.disk, buffer);
+            deliver(&part, &request, buffer, &mut answer);
+            Ok(answer)
         });
         answered.unwrap_or_else(|error| request.outcome(Ok(Err(error))))
     }
@@ -101,19 +103,13 @@ pub(super) fn fetch(part: &SharedPart, request: &Request, buffer: &mut [u8]) -> 
 }
 
 /// Gives a read's data, which the disk has put into a buffer, to shared memory.
-pub(super) fn deliver(
-    part: &SharedPart,
-    request: &Request,
-    buffer: &[u8],
-    answer: Answer,
-) -> Answer {
+pub(super) fn deliver(part: &SharedPart, request: &Request, buffer: &[u8], answer: &mut Answer) {
     if request.operation != Operation::Read || answer.result < 0 {
-        return answer;
+        return;
     }
     let data = buffer.get(..request.data_length()).unwrap_or_default();
-    match part.store(0, data) {
-        Ok(()) => answer,
-        Err(error) => request.outcome(Ok(Err(error))),
+    if let Err(error) = part.store(0, data) {
+        *answer = request.outcome(Ok(Err(error)));
     }
 }
 
@@ -123,7 +119,7 @@ impl<R: Ring, D: Disk> Handler<R> for Calls<'_, D> {
     #[inline]
     fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>> {
         let answer = if request.is_shared() {
-            self.answer_shared(ring, &held, &request)
+            self.answer_shared(ring, &held, request)
         } else if self.direct {
             request.answer_directly(self.disk, ring.carrier(&held))
         } else {

@@ -229,6 +229,9 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             record.handed(self.batch.settled_ns());
             probes::handed(&self.place, tag, record);
         }
+        if request.is_shared() {
+            self.metrics.count_shared(request.length);
+        }
         match self.handler.begin(&mut self.ring, held, request)? {
             Some(done) => self.hand_over(done),
             None => Ok(()),
@@ -254,7 +257,8 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             probes::answered(&self.place, tag, record);
         }
         self.answered.push(tag);
-        self.batch.add(&request, answer.failure.is_some());
+        self.batch
+            .add(request.operation, request.length, answer.failure.is_some());
         Ok(())
     }
 

@@ -26,8 +26,6 @@ struct Task<F> {
     answer: Option<Answer>,
     /// Whether the tag is among the ready ones.
     ready: bool,
-    /// The request's data lie there, and are in the tag's buffer meanwhile.
-    shared: Option<SharedPart>,
 }
 
 /// The requests of a queue as futures, which `make` makes.
@@ -37,6 +35,8 @@ pub(super) struct Tasks<'d, F, M> {
     tasks: Box<[Task<F>]>,
     /// Tags whose futures have something to do, in the order in which that was seen. Room for every tag.
     ready: VecDeque<Tag>,
+    /// Where a tag's data lie that are in the tag's buffer meanwhile: of requests with shared memory.
+    parts: Box<[Option<SharedPart>]>,
 }
 
 impl<'d, F, M> Tasks<'d, F, M>
@@ -50,13 +50,13 @@ where
             request: None,
             answer: None,
             ready: false,
-            shared: None,
         };
         Self {
             desk,
             make,
             tasks: (0..depth).map(task).collect(),
             ready: VecDeque::with_capacity(usize::from(depth)),
+            parts: (0..depth).map(|_| None).collect(),
         }
     }
 
@@ -72,12 +72,15 @@ where
         }
         let answer = task.answer.take()?;
         let (held, request) = task.request.take()?;
-        let done = Done {
+        let mut done = Done {
             held,
             request,
             answer,
         };
-        Some(give_back(ring, task.shared.take(), done))
+        if request.is_shared() {
+            self.give_back(ring, &mut done);
+        }
+        Some(done)
     }
 
     /// A request that was answered with operations asked for, which nobody waits for.
@@ -96,6 +99,36 @@ where
         }
     }
 
+    /// The memory of a request whose data lie in shared memory. A disk that looks at them has them in its tag's buffer.
+    #[cold]
+    fn detour<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        held: &Held,
+        request: &Request,
+    ) -> io::Result<Memory> {
+        let memory = ring.memory(held)?;
+        if let Memory::Mapped { .. } = memory {
+            let part = ring.shared(held)?;
+            fetch(&part, request, ring.buffer(held))?;
+            if let Some(place) = self.parts.get_mut(held.tag().index()) {
+                *place = Some(part);
+            }
+        }
+        Ok(memory)
+    }
+
+    /// A read that took that way: its data go to where the client has them.
+    #[cold]
+    fn give_back<R: Ring>(&mut self, ring: &mut R, done: &mut Done) {
+        let tag = done.held.tag();
+        let place = self.parts.get_mut(tag.index());
+        if let Some(part) = place.and_then(Option::take) {
+            let buffer = ring.buffer(&done.held);
+            deliver(&part, &done.request, buffer, &mut done.answer);
+        }
+    }
+
     fn submit<R: Ring>(&self, ring: &mut R) -> io::Result<()> {
         self.desk.submit(|id, op| ring.operate(id, op))
     }
@@ -111,14 +144,14 @@ where
 
     fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>> {
         let tag = held.tag();
+        let memory = if request.is_shared() {
+            self.detour(ring, &held, &request)
+        } else {
+            ring.memory(&held)
+        };
         let Some(task) = self.tasks.get_mut(tag.index()) else {
             return Err(io::Error::other("a tag beyond the queue's depth"));
         };
-        let (memory, shared) = match ring.memory(&held) {
-            Ok(Memory::Mapped { .. }) if request.is_shared() => detour(ring, &held, &request),
-            memory => (memory, None),
-        };
-        task.shared = shared;
         let answer = match memory {
             Ok(memory) => {
                 let buffer = Buffer::new(self.desk, tag, memory, request.data_length());
@@ -129,13 +162,14 @@ where
         };
         match answer {
             // Most requests of disks in memory never wait for anything.
-            Some(answer) if !self.desk.is_busy(tag) && !self.desk.has_asked() => {
-                let done = Done {
+            Some(answer)
+                if !self.desk.is_busy(tag) && !self.desk.has_asked() && !request.is_shared() =>
+            {
+                Ok(Some(Done {
                     held,
                     request,
                     answer,
-                };
-                Ok(Some(give_back(ring, task.shared.take(), done)))
+                }))
             }
             answer => {
                 task.answer = answer;
@@ -175,42 +209,6 @@ where
 
     fn awake(&mut self) {
         self.desk.wakeups().awake();
-    }
-}
-
-/// A request whose data lie in shared memory, for a disk that has them in its tag's buffer.
-#[cold]
-fn detour<R: Ring>(
-    ring: &mut R,
-    held: &Held,
-    request: &Request,
-) -> (io::Result<Memory>, Option<SharedPart>) {
-    let fetched = ring.shared(held).and_then(|part| {
-        fetch(&part, request, ring.buffer(held))?;
-        Ok((ring.memory(held)?, part))
-    });
-    match fetched {
-        Ok((memory, part)) => (Ok(memory), Some(part)),
-        Err(error) => (Err(error), None),
-    }
-}
-
-/// A read that took that way: its data go to where the client has them.
-#[inline]
-fn give_back<R: Ring>(ring: &mut R, shared: Option<SharedPart>, done: Done) -> Done {
-    let Some(part) = shared else {
-        return done;
-    };
-    let Done {
-        held,
-        request,
-        answer,
-    } = done;
-    let answer = deliver(&part, &request, ring.buffer(&held), answer);
-    Done {
-        held,
-        request,
-        answer,
     }
 }
 

@@ -1,22 +1,24 @@
 //! Clients that share memory with the server: their data are right, wherever they lie.
 
 use crate::support::data::bytes;
-use crate::support::device::ended;
+use crate::support::device::{ended, in_flight};
 use crate::support::direct::{Buffer, Direct};
-use crate::support::faulty::old_kernel;
 use crate::support::process::{send, shell};
 use crate::support::runner::tests;
 use crate::support::shared::{Image, Pool, direct};
 use crate::support::wait::wait_until;
-use crate::support::{Added, SOON, Scene, procfs, run};
+use crate::support::{Added, Process, SOON, Scene, note, procfs, run};
 use anyhow::{Context as _, Result, ensure};
-use oxublk::{DataPath, Device, ErrorKind, SharedMemory, Slot};
+use oxublk::{Control, DataPath, Device, Disk, ErrorKind, Features, SharedMemory, Slot};
 use oxublk_targets::{Mem, Null};
 use rustix::process::Signal;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 pub(crate) const SCENE: Scene = Scene {
     name: "shared-memory",
@@ -29,6 +31,7 @@ pub(crate) const SCENE: Scene = Scene {
         clients_of_both_kinds_under_load,
         a_zero_copy_disk_uses_the_clients_memory,
         memory_is_shared_and_unshared_under_load,
+        sharing_says_for_what_it_waits,
         what_cannot_be_is_refused,
         huge_pages_are_shared,
         a_server_that_is_killed_ends,
@@ -49,8 +52,13 @@ const RANGES: [(usize, usize); 7] = [
     (POOL - 4096, 4096),
 ];
 
+/// Whether this kernel has no shared memory: then the first test is the only one that does something.
+fn lacks_it() -> Result<bool> {
+    Ok(!Control::open()?.features()?.contains(Features::SHMEM_ZC))
+}
+
 fn an_old_kernel_refuses_with_a_reason() -> Result<()> {
-    if !old_kernel()? {
+    if !lacks_it()? {
         return Ok(());
     }
     let pool = Pool::new(POOL)?;
@@ -66,7 +74,7 @@ fn an_old_kernel_refuses_with_a_reason() -> Result<()> {
 }
 
 fn data_are_right_on_every_path() -> Result<()> {
-    if old_kernel()? {
+    if lacks_it()? {
         return Ok(());
     }
     for options in [
@@ -129,7 +137,7 @@ fn shared_bytes(info: &serde_json::Value) -> u64 {
 }
 
 fn the_example_finds_its_data() -> Result<()> {
-    if old_kernel()? {
+    if lacks_it()? {
         return Ok(());
     }
     shell("truncate -s 1M /dev/shm/pool")?;
@@ -148,7 +156,7 @@ fn the_example_finds_its_data() -> Result<()> {
 
 /// The file grew after the server had mapped it: its end is no shared memory of the device.
 fn memory_that_is_shared_in_part_takes_the_ordinary_way() -> Result<()> {
-    if old_kernel()? {
+    if lacks_it()? {
         return Ok(());
     }
     let small = Pool::new(1 << 20)?;
@@ -178,7 +186,7 @@ fn memory_that_is_shared_in_part_takes_the_ordinary_way() -> Result<()> {
 }
 
 fn clients_of_both_kinds_under_load() -> Result<()> {
-    if old_kernel()? {
+    if lacks_it()? {
         return Ok(());
     }
     let pools = [Pool::new(POOL)?, Pool::new(POOL)?];
@@ -244,7 +252,7 @@ fn ordinary_client(block: &str, client: usize, rounds: usize) -> Result<u64> {
 }
 
 fn a_zero_copy_disk_uses_the_clients_memory() -> Result<()> {
-    if old_kernel()? {
+    if lacks_it()? {
         return Ok(());
     }
     for path in [DataPath::ZeroCopy, DataPath::Copy] {
@@ -266,7 +274,7 @@ fn a_zero_copy_disk_uses_the_clients_memory() -> Result<()> {
 }
 
 fn memory_is_shared_and_unshared_under_load() -> Result<()> {
-    if old_kernel()? {
+    if lacks_it()? {
         return Ok(());
     }
     let device = Device::builder(Mem::new(DISK)?)
@@ -319,8 +327,80 @@ fn pass(rounds: &AtomicU64) -> Result<()> {
     })
 }
 
+/// Memory cannot be shared while a request is under way: after the deadline that is said, and nothing is stuck for it.
+fn sharing_says_for_what_it_waits() -> Result<()> {
+    if lacks_it()? {
+        return Ok(());
+    }
+    let gate = Gate::default();
+    let device = Device::builder(Gated(gate.clone()))
+        .shared_memory(true)
+        .deadline(Duration::from_secs(8))
+        .start()?;
+    let (pool, block) = (Pool::new(1 << 20)?, device.block_path());
+    gate.set(false);
+    let reader = Process::start(
+        "dd",
+        &[
+            &format!("if={}", block.display()),
+            "of=/dev/null",
+            "bs=4k",
+            "count=1",
+            "iflag=direct",
+        ],
+    )?;
+    in_flight(device.id().0)?;
+    let shared = device.share(&pool.0);
+    gate.set(true);
+    let error = shared
+        .err()
+        .context("shared while a request is under way")?;
+    ensure!(error.kind() == ErrorKind::TimedOut, "{error:?}");
+    let words = "requests that the server has not answered";
+    ensure!(error.to_string().contains(words), "{error:?}");
+    reader.wait(SOON)?.success()?;
+    Ok(device.stop()?)
+}
+
+/// Open or not.
+#[derive(Clone)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new((Mutex::new(true), Condvar::new())))
+    }
+}
+
+impl Gate {
+    fn set(&self, open: bool) {
+        *self.0.0.lock().unwrap() = open;
+        self.0.1.notify_all();
+    }
+}
+
+/// A disk that answers only while its gate is open.
+struct Gated(Gate);
+
+impl Disk for Gated {
+    fn size(&self) -> u64 {
+        1 << 20
+    }
+
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<()> {
+        let (open, changed) = &*self.0.0;
+        drop(changed.wait_while(open.lock().unwrap(), |open| !*open));
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn what_cannot_be_is_refused() -> Result<()> {
-    if old_kernel()? {
+    if lacks_it()? {
         return Ok(());
     }
     let pool = Pool::new(1 << 20)?;
@@ -346,7 +426,11 @@ fn what_cannot_be_is_refused() -> Result<()> {
 }
 
 fn huge_pages_are_shared() -> Result<()> {
-    if old_kernel()? || !fs::exists("/sys/kernel/mm/hugepages")? {
+    if lacks_it()? {
+        return Ok(());
+    }
+    if !fs::exists("/sys/kernel/mm/hugepages")? {
+        note("this kernel has no huge pages");
         return Ok(());
     }
     shell(
@@ -371,7 +455,7 @@ fn huge_pages_are_shared() -> Result<()> {
 }
 
 fn a_server_that_is_killed_ends() -> Result<()> {
-    if old_kernel()? {
+    if lacks_it()? {
         return Ok(());
     }
     let pool = Pool::new(POOL)?;
