@@ -77,6 +77,8 @@ pub struct Queue<R, H> {
     /// Answers written down and not yet handed to the driver, and their tags. Room for every tag.
     batch: Batch,
     answered: Vec<Tag>,
+    /// Those of them whose requests came with an earlier batch.
+    late: Vec<Tag>,
     /// How long the disk took for a request of late: a moving mean, in which the latest counts half.
     mean_ns: u64,
     /// Somebody asked the queue to leave. It may come as early as while the tags are armed.
@@ -100,6 +102,7 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             waiting: Vec::with_capacity(depth),
             batch: Batch::default(),
             answered: Vec::with_capacity(depth),
+            late: Vec::with_capacity(depth),
             mean_ns: 0,
             woken: false,
         }
@@ -141,10 +144,13 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             if self.tags.all_gone() {
                 return Ok(Ended::Stopped);
             }
-            // What is ready already must not wait for what comes.
-            let wait = self.handler.fall_asleep();
-            self.ring.enter(wait)?;
-            self.handler.awake();
+            // What is ready already must not wait for what comes, nor keep it from coming.
+            if self.handler.fall_asleep() {
+                self.ring.enter(true)?;
+                self.handler.awake();
+            } else {
+                self.ring.look()?;
+            }
             self.reap()?;
         }
     }
@@ -215,7 +221,8 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
         }
         self.waiting = waiting;
         while let Some(done) = self.handler.progress(&mut self.ring)? {
-            self.hand_over(done)?;
+            self.late.push(done.held.tag());
+            self.write_down(done)?;
         }
         self.settle();
         Ok(())
@@ -229,14 +236,21 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             probes::handed(&self.place, tag, record);
         }
         match self.handler.begin(&mut self.ring, held, request)? {
-            Some(done) => self.hand_over(done),
+            Some(done) => {
+                self.batch.add(
+                    done.request.operation,
+                    done.request.length,
+                    done.answer.failure.is_some(),
+                );
+                self.write_down(done)
+            }
             None => Ok(()),
         }
     }
 
     /// Writes an answer down for the driver.
     #[inline]
-    fn hand_over(&mut self, done: Done) -> Result<(), QueueError> {
+    fn write_down(&mut self, done: Done) -> Result<(), QueueError> {
         let Done {
             held,
             request,
@@ -253,14 +267,12 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             probes::answered(&self.place, tag, record);
         }
         self.answered.push(tag);
-        self.batch
-            .add(request.operation, request.length, answer.failure.is_some());
         Ok(())
     }
 
     /// The answers so far are the driver's: counts them with the time they took.
     fn settle(&mut self) {
-        if self.batch.is_empty() {
+        if self.answered.is_empty() {
             return;
         }
         let now_ns = self.ring.now_ns();
@@ -271,12 +283,9 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
                 probes::submitted(&self.place, tag, record);
             }
         }
-        let latest_ns = if H::AT_ONCE {
-            self.metrics.settle(&mut self.batch, now_ns)
-        } else {
-            self.metrics
-                .settle_each(&mut self.batch, &self.answered, now_ns)
-        };
+        self.metrics.settle_late(&self.late, now_ns);
+        self.late.clear();
+        let latest_ns = self.metrics.settle(&mut self.batch, now_ns);
         self.answered.clear();
         self.mean_ns = self.mean_ns.midpoint(latest_ns);
     }

@@ -56,6 +56,10 @@ impl Ring for Driver {
         Ok(())
     }
 
+    fn look(&mut self) -> io::Result<()> {
+        self.enter(true)
+    }
+
     fn next_completion(&mut self) -> Option<Completion> {
         self.completions.pop()
     }

@@ -3,12 +3,14 @@
 //! | file | idea |
 //! |---|---|
 //! | `mod.rs` | commands, completions, the system call |
+//! | `enter.rs` | the system call by the ring's number |
 //! | `batch.rs` | commands for many tags at once |
 //! | `data.rs` | where the requests' data are, by the device's data path |
 //! | `entries.rs` | operations of disks as entries of the ring |
 
 mod batch;
 mod data;
+mod enter;
 mod entries;
 
 use std::io;
@@ -24,6 +26,7 @@ use zerocopy::transmute;
 
 use self::batch::Batch;
 use self::data::Data;
+use self::enter::{Least, RingNumber};
 use self::entries::Timers;
 use super::buffers::Descriptors;
 use super::ring::{Completion, Ring};
@@ -63,7 +66,8 @@ pub(crate) struct UringSetup<'f> {
 /// A queue's io_uring. It stays on the thread that made it: the driver takes answers only from
 /// the thread that fetched.
 pub(crate) struct Uring {
-    // Dropped first: the ring holds the device open, the mappings serve it.
+    // Dropped first, then the ring, which holds the device open, then the mappings that serve it.
+    number: Option<RingNumber>,
     ring: IoUring,
     descriptors: Descriptors,
     data: Data,
@@ -101,6 +105,7 @@ impl Uring {
             .then(|| Batch::new(&submitter, setup.queue, setup.depth, setup.path))
             .transpose()?;
         let mut uring = Self {
+            number: RingNumber::of(&ring),
             ring,
             descriptors: Descriptors::map(setup.device.as_fd(), setup.queue, setup.depth)?,
             data,
@@ -122,6 +127,7 @@ impl Uring {
     /// Ends the ring of a queue that leaves while tags are armed. Its buffers stay mapped: what
     /// the driver still copies must not land in memory that has another use by then.
     pub(crate) fn abandon(self) {
+        drop(self.number);
         drop(self.ring);
         self.data.leak();
         if let Some(batch) = self.batch {
@@ -182,6 +188,30 @@ impl Uring {
                     .map(|_| Completion::Tag(Tag(0), -libc::ENOBUFS))
             }
             Err(completion) => Some(completion),
+        }
+    }
+
+    /// The system call.
+    fn submit(&mut self, least: Least) -> io::Result<()> {
+        if let Some(batch) = &mut self.batch {
+            let (answers, fetch) = batch.hand_over();
+            for entry in [answers, fetch].into_iter().flatten() {
+                self.push(&entry)?;
+            }
+        }
+        match enter::enter(&mut self.ring, self.number.as_ref(), least) {
+            Ok(()) => Ok(()),
+            // A signal, completions to be reaped first, or no memory just now: the caller reaps
+            // and comes again.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -251,27 +281,16 @@ impl Ring for Uring {
     }
 
     fn enter(&mut self, wait: bool) -> io::Result<()> {
-        if let Some(batch) = &mut self.batch {
-            let (answers, fetch) = batch.hand_over();
-            for entry in [answers, fetch].into_iter().flatten() {
-                self.push(&entry)?;
-            }
-        }
-        let wait = wait && self.refused.is_empty();
-        match self.ring.submit_and_wait(usize::from(wait)) {
-            Ok(_) => Ok(()),
-            // A signal, completions to be reaped first, or no memory just now: the caller reaps
-            // and comes again.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        let least = if wait && self.refused.is_empty() {
+            Least::One
+        } else {
+            Least::NotAsked
+        };
+        self.submit(least)
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        self.submit(Least::None)
     }
 
     #[inline]
@@ -318,8 +337,7 @@ impl Ring for Uring {
     }
 
     fn memory(&mut self, held: &Held) -> io::Result<Memory> {
-        let descriptor = self.descriptors.get(held);
-        self.data.memory(held, &descriptor)
+        self.data.memory(held, &self.descriptors)
     }
 
     fn operate(&mut self, id: OpId, op: &Op) -> io::Result<()> {
