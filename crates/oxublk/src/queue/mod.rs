@@ -34,9 +34,9 @@ pub use crate::ops::{Memory, Op, OpId, Span};
 pub use crate::transfer::Carrier;
 
 /// Answers wait for the rest of their batch while a request takes less than this on average, so
-/// that one system call serves all of them; a slower disk's answers are handed over one by one,
-/// so that none waits for another's.
+/// that one system call serves all of them. Of a slower disk's none waits longer than the second for others.
 const SLOW_NS: u64 = 20_000;
+const PATIENCE_NS: u64 = 50_000;
 
 /// Why a queue ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -213,10 +213,7 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
         for (held, request) in waiting.drain(..) {
             self.begin(held, request)?;
             if H::AT_ONCE && self.mean_ns > SLOW_NS {
-                self.settle();
-                self.ring.enter(false)?;
-                // The driver's own time, in which it copies the data, says nothing about the disk.
-                self.batch.resumed_at(self.ring.now_ns());
+                self.hand_over_in_time()?;
             }
         }
         self.waiting = waiting;
@@ -225,6 +222,18 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             self.write_down(done)?;
         }
         self.settle();
+        Ok(())
+    }
+
+    /// Of a slow disk: hands over what would wait for too long.
+    fn hand_over_in_time(&mut self) -> Result<(), QueueError> {
+        if self.ring.now_ns() < self.batch.settled_ns() + PATIENCE_NS {
+            return Ok(());
+        }
+        self.settle();
+        self.ring.enter(false)?;
+        // The driver's own time, in which it copies the data, says nothing about the disk.
+        self.batch.resumed_at(self.ring.now_ns());
         Ok(())
     }
 
