@@ -99,18 +99,24 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
         Stream::Error => guest::print(stream, bytes),
     })?;
     if report.code() != 0 {
-        return Ok(report.code());
+        // What was measured until then is shown all the same; the last line may be torn.
+        let complete = output.iter().rposition(|&byte| byte == b'\n');
+        output.truncate(complete.map_or(0, |at| at + 1));
+        eprintln!("bench: the guest did not come to its end: this is what it measured");
     }
     if plan.mode == Mode::Footprint {
         let found: Vec<Footprint> = lines(&output)?;
         print!("{}", footprint::text(&kernel, &found));
         save(arguments, &found)?;
-        return Ok(0);
+        return Ok(report.code());
     }
     let samples: Vec<Sample> = lines(&output)?;
     let table = Table::of(kernel, &plan, &samples);
     print!("{}", table.text());
     save(arguments, &table)?;
+    if report.code() != 0 {
+        return Ok(report.code());
+    }
     if arguments.check {
         return check(arguments, &job.kernel.series(), &table, &plan.devices);
     }

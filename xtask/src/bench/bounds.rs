@@ -187,6 +187,7 @@ mod tests {
     use crate::bench::plan::{Mode, Row};
     use crate::bench::table::Table;
     use crate::bench::table::tests::{plan, sample};
+    use clap::ValueEnum as _;
 
     fn table(figures: &[(&str, Row, f64)]) -> Table {
         let samples: Vec<_> = figures
@@ -231,6 +232,20 @@ mod tests {
         assert_eq!(json["7.3"]["oxublk-null"]["sr1m"], 106_000);
         let read: Bounds = serde_json::from_value(json).unwrap();
         assert_eq!(read, accepted());
+    }
+
+    #[test]
+    fn the_bounds_that_are_kept_are_of_devices_and_rows_that_exist() {
+        let Bounds(kept) = Bounds::read().unwrap();
+        for (series, devices) in &kept {
+            assert!(devices.contains_key("null-blk"), "{series} has an anchor");
+            for (id, rows) in devices {
+                assert!(id.parse::<Device>().is_ok(), "{series}: {id}");
+                for row in rows.keys() {
+                    assert!(Row::from_str(row, false).is_ok(), "{series}: {id}: {row}");
+                }
+            }
+        }
     }
 
     #[test]
