@@ -118,13 +118,13 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
         return Ok(report.code());
     }
     if arguments.check {
-        return check(arguments, &job.kernel.series(), &table, &plan.devices);
+        return check(arguments, &job.kernel.series(), &table, &plan);
     }
     Ok(0)
 }
 
 /// Holds a run against the bounds, or makes it the bounds.
-fn check(arguments: &Arguments, series: &str, table: &Table, devices: &[Device]) -> Result<u8> {
+fn check(arguments: &Arguments, series: &str, table: &Table, plan: &Plan) -> Result<u8> {
     let mut bounds = Bounds::read()?;
     if arguments.accept {
         bounds.accept(series, table);
@@ -132,7 +132,7 @@ fn check(arguments: &Arguments, series: &str, table: &Table, devices: &[Device])
         println!("\nxtask/bench-bounds.json has the bounds for Linux {series} now");
         return Ok(0);
     }
-    let verdict = bounds.judge(series, table, devices);
+    let verdict = bounds.judge(series, table, plan);
     print!("\n{}", verdict.text());
     Ok(u8::from(!verdict.failures.is_empty()))
 }
@@ -170,11 +170,13 @@ fn plan_of(arguments: &Arguments) -> Result<Plan> {
     if devices.is_empty() {
         devices = Device::side_by_side();
         devices.retain(|device| match device.maker {
-            Maker::Kernel if arguments.check => *device == Device::null_blk(),
+            Maker::Kernel if arguments.check => *device == bounds::anchor(),
             Maker::Kernel => mode != Mode::Footprint,
             Maker::Oxublk => true,
             _ => !arguments.check,
         });
+    } else if arguments.check && !devices.contains(&bounds::anchor()) {
+        devices.insert(0, bounds::anchor());
     }
     Ok(Plan {
         mode,

@@ -1,7 +1,7 @@
 //! `--check`: bounds on our instructions per I/O, kept in the repository.
 
 use super::catalogue::Device;
-use super::plan::Row;
+use super::plan::{Plan, Row};
 use super::table::Table;
 use crate::paths;
 use anyhow::{Context as _, Result};
@@ -52,22 +52,21 @@ impl Bounds {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Compares what was measured; of `asked` every cell that has a bound must have been.
-    pub(super) fn judge(&self, series: &str, table: &Table, asked: &[Device]) -> Verdict {
+    /// Compares what was measured; of what was planned every cell that has a bound must have been.
+    pub(super) fn judge(&self, series: &str, table: &Table, plan: &Plan) -> Verdict {
         let mut verdict = Verdict::default();
         let Some(bounds) = self.0.get(series) else {
             let why = format!("there are no bounds for Linux {series}: make them with --accept");
             verdict.failures.push(why);
             return verdict;
         };
-        let rows = rows_of(table);
-        for device in asked.iter().filter(|device| **device != anchor()) {
+        for device in plan.devices.iter().filter(|device| **device != anchor()) {
             let Some(of_device) = bounds.get(device.id) else {
                 let note = format!("{} has no bounds yet: --accept makes them", device.id);
                 verdict.notes.push(note);
                 continue;
             };
-            for &row in &rows {
+            for &row in &plan.rows {
                 let Some(&bound) = of_device.get(row.name()) else {
                     let note = format!("{} has no bound in {}", device.id, row.name());
                     verdict.notes.push(note);
@@ -135,7 +134,7 @@ fn path() -> PathBuf {
 }
 
 /// No code of ours runs for it: when its figure moves, the kernel or the emulator is another one.
-fn anchor() -> Device {
+pub(super) fn anchor() -> Device {
     Device::null_blk()
 }
 
@@ -153,13 +152,6 @@ fn shift(bounds: &BTreeMap<String, Rows>, table: &Table, row: Row) -> i64 {
 fn median(table: &Table, device: Device, row: Row) -> Option<f64> {
     let of = |cell: &&super::table::Cell| cell.device == device && cell.row == row;
     table.cells.iter().find(of).map(|cell| cell.median)
-}
-
-fn rows_of(table: &Table) -> Vec<Row> {
-    let mut rows: Vec<Row> = table.cells.iter().map(|cell| cell.row).collect();
-    rows.sort();
-    rows.dedup();
-    rows
 }
 
 /// What runs of one build differ by: least in batches, more where the scheduler or copies decide.
@@ -184,7 +176,7 @@ fn whole(figure: f64) -> u64 {
 mod tests {
     use super::Bounds;
     use crate::bench::catalogue::Device;
-    use crate::bench::plan::{Mode, Row};
+    use crate::bench::plan::{Mode, Plan, Row};
     use crate::bench::table::Table;
     use crate::bench::table::tests::{plan, sample};
     use clap::ValueEnum as _;
@@ -197,10 +189,13 @@ mod tests {
         Table::of("7.3.4".to_owned(), &plan(Mode::Instructions), &samples)
     }
 
-    fn devices() -> Vec<Device> {
-        ["null-blk", "oxublk-null"]
-            .map(|id| id.parse().unwrap())
-            .to_vec()
+    /// Asks for these devices in rr32b.
+    fn asking(devices: &[&str]) -> Plan {
+        Plan {
+            devices: devices.iter().map(|id| id.parse().unwrap()).collect(),
+            rows: vec![Row::Rr32b],
+            ..plan(Mode::Instructions)
+        }
     }
 
     fn accepted() -> Bounds {
@@ -219,7 +214,11 @@ mod tests {
 
     fn failures(figures: &[(&str, Row, f64)]) -> Vec<String> {
         accepted()
-            .judge("7.3", &table(figures), &devices())
+            .judge(
+                "7.3",
+                &table(figures),
+                &asking(&["null-blk", "oxublk-null"]),
+            )
             .failures
     }
 
@@ -284,7 +283,7 @@ mod tests {
             failures(&missing),
             ["oxublk-null in rr32b: was not measured"]
         );
-        let verdict = accepted().judge("6.12", &table(&missing), &devices());
+        let verdict = accepted().judge("6.12", &table(&missing), &asking(&["oxublk-null"]));
         assert_eq!(verdict.failures.len(), 1);
     }
 
@@ -294,8 +293,7 @@ mod tests {
             ("null-blk", Row::Rr32b, 5_000.0),
             ("oxublk-mem", Row::Rr32b, 1.0),
         ];
-        let asked = vec!["oxublk-mem".parse().unwrap()];
-        let verdict = accepted().judge("7.3", &table(&figures), &asked);
+        let verdict = accepted().judge("7.3", &table(&figures), &asking(&["oxublk-mem"]));
         assert_eq!((verdict.failures.len(), verdict.notes.len()), (0, 1));
     }
 }
