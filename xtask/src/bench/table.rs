@@ -15,6 +15,8 @@ pub(super) struct Cell {
     pub(super) median: f64,
     pub(super) min: f64,
     pub(super) max: f64,
+    /// The rounds that it was measured in.
+    pub(super) rounds: usize,
     /// Context switches per I/O, the median.
     pub(super) switches: f64,
     /// The 99th and the 99.9th percentile in µs, medians, of a timed latency.
@@ -92,7 +94,7 @@ impl Table {
     }
 
     fn what(&self) -> String {
-        let (rounds, queues) = (self.rounds, self.queues);
+        let (rounds, queues) = (self.rounds_text(), self.queues);
         let ratios = "(× null_blk; × the best peer of the same kind)";
         match self.mode {
             Mode::WallClock => format!(
@@ -101,6 +103,15 @@ impl Table {
             Mode::Instructions | Mode::Footprint => {
                 format!("guest instructions per I/O {ratios}, medians of {rounds} rounds")
             }
+        }
+    }
+
+    /// How many rounds there were: less than asked for, where the guest did not come to its end.
+    fn rounds_text(&self) -> String {
+        let rounds = || self.cells.iter().map(|cell| cell.rounds);
+        match (rounds().min(), rounds().max()) {
+            (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+            (_, most) => most.unwrap_or_default().to_string(),
         }
     }
 
@@ -151,6 +162,7 @@ fn cell(mode: Mode, samples: &[Sample], of: &Sample) -> Cell {
         median: middle(&figures),
         min: figures.first().copied().unwrap_or_default(),
         max: figures.last().copied().unwrap_or_default(),
+        rounds: figures.len(),
         switches: middle(&sorted(of_cell().map(|sample| sample.switches))),
         tail: of.tail.map(|_| (tail(|tail| tail.0), tail(|tail| tail.1))),
         to_null_blk: None,
@@ -242,10 +254,23 @@ pub(super) mod tests {
         assert_eq!((best.device.id, best.ratio), ("selftest-null", 0.8));
         assert!(table.cells[0].peer.is_none());
         let text = table.text();
+        assert!(text.contains("medians of 3 rounds"), "{text}");
         assert!(
             text.contains("200 (2.00×; 0.800× selftest-null) |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_run_that_was_cut_short_does_not_claim_all_rounds() {
+        let samples = [
+            sample("brd", Row::Rr32, 1, 1.0),
+            sample("brd", Row::Rr32, 2, 1.0),
+            sample("brd", Row::Lat1, 1, 1.0),
+        ];
+        let table = Table::of("7.3".to_owned(), &plan(Mode::Instructions), &samples);
+        let text = table.text();
+        assert!(text.contains("medians of 1 to 2 rounds"), "{text}");
     }
 
     #[test]
