@@ -102,7 +102,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
         // What was measured until then is shown all the same; the last line may be torn.
         let complete = output.iter().rposition(|&byte| byte == b'\n');
         output.truncate(complete.map_or(0, |at| at + 1));
-        eprintln!("bench: the guest did not come to its end: this is what it measured");
+        let code = report.code();
+        eprintln!("bench: the guest ended early, with code {code}: this is what it measured");
     }
     if plan.mode == Mode::Footprint {
         let found: Vec<Footprint> = lines(&output)?;
