@@ -4,7 +4,8 @@
 use super::plan::Work;
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Mode, OFlags};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::ffi::c_void;
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
@@ -62,7 +63,8 @@ pub(super) struct Load {
     /// Where the next sequential I/O goes, and the state of the random ones.
     position: u64,
     random: u64,
-    // Closed after the context: nothing is in flight then.
+    // These go after the context: nothing is in flight then.
+    _buffers: Buffers,
     _device: OwnedFd,
 }
 
@@ -71,14 +73,14 @@ impl Load {
         let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
         let device = rustix::fs::open(device, flags, Mode::empty())
             .with_context(|| format!("cannot open {}", device.display()))?;
-        let buffers = buffers(work.depth * work.block_bytes)?;
+        let buffers = Buffers::new(work.depth * work.block_bytes)?;
         let mut iocbs = vec![Iocb::default(); work.depth];
         for (number, iocb) in (0u64..).zip(&mut iocbs) {
             iocb.data = number;
             iocb.opcode = if work.write { WRITE } else { READ };
             iocb.fd = u32::try_from(device.as_raw_fd())?;
             iocb.bytes = work.block_bytes as u64;
-            iocb.buffer = buffers + number * iocb.bytes;
+            iocb.buffer = buffers.start as u64 + number * iocb.bytes;
         }
         Ok(Self {
             context: set_up(work.depth)?,
@@ -86,6 +88,7 @@ impl Load {
             events: vec![Event::default(); work.depth],
             position: 0,
             random: 0x9e37_79b9_7f4a_7c15,
+            _buffers: buffers,
             _device: device,
         })
     }
@@ -163,19 +166,34 @@ pub(super) fn fill(device: &Path) -> Result<()> {
     Load::open(device, &work)?.drive(&work, blocks as u64)
 }
 
-/// Memory for the I/Os, touched so that no fault is measured. Never given back: a load lives as long as its process
-/// needs it, and the kernel may write to it until its context is gone.
-fn buffers(bytes: usize) -> Result<u64> {
-    let access = ProtFlags::READ | ProtFlags::WRITE;
-    let flags = MapFlags::PRIVATE;
-    // SAFETY: the kernel chooses a free address; nothing that exists is touched.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) }?;
-    // As most programs' buffers are: a huge page would halve what the kernel does for 128 KiB.
-    for advice in [Advice::LinuxNoHugepage, Advice::LinuxPopulateWrite] {
-        // SAFETY: the range was mapped above; nothing else is in it.
-        unsafe { madvise(start, bytes, advice) }?;
+/// Memory for the I/Os, touched so that no fault is measured.
+#[derive(Debug)]
+struct Buffers {
+    start: *mut c_void,
+    bytes: usize,
+}
+
+impl Buffers {
+    fn new(bytes: usize) -> Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE;
+        // SAFETY: the kernel chooses a free address; nothing that exists is touched.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) }?;
+        let buffers = Self { start, bytes };
+        // As most programs' buffers are: a huge page would halve what the kernel does for 128 KiB.
+        for advice in [Advice::LinuxNoHugepage, Advice::LinuxPopulateWrite] {
+            // SAFETY: the range was mapped above; nothing else is in it.
+            unsafe { madvise(start, bytes, advice) }?;
+        }
+        Ok(buffers)
     }
-    Ok(start as u64)
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours. No reference into it exists, and whose I/Os the kernel had, the context, is gone.
+        let _ = unsafe { munmap(self.start, self.bytes) };
+    }
 }
 
 fn set_up(depth: usize) -> Result<u64> {
@@ -188,7 +206,7 @@ fn set_up(depth: usize) -> Result<u64> {
 
 fn submit(context: u64, iocbs: &mut [*mut Iocb]) -> Result<()> {
     let count = iocbs.len();
-    // SAFETY: the pointers are to `count` control blocks, whose buffers stay mapped for ever.
+    // SAFETY: the pointers are to `count` control blocks, whose buffers stay mapped until the context is gone.
     let result = unsafe { libc::syscall(libc::SYS_io_submit, context, count, iocbs.as_mut_ptr()) };
     if check(result).context("io_submit")? != count {
         bail!("io_submit took only some of a batch");
