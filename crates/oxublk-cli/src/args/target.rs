@@ -1,0 +1,59 @@
+//! What `oxublk add` can make.
+
+use clap::Subcommand;
+
+use super::{DeviceOptions, parse_disk_size};
+use crate::size::Size;
+
+/// What `oxublk add` can make.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Target {
+    /// A disk that answers at once and keeps nothing: for measuring everything else.
+    Null {
+        /// Size of the disk.
+        #[arg(long, value_name = "SIZE", default_value = "1T", value_parser = parse_disk_size)]
+        size: Size,
+        /// Answer by futures, as asynchronous disks do: measures what they cost.
+        #[arg(long = "async")]
+        asynchronous: bool,
+        /// How it is offered to the kernel.
+        #[command(flatten)]
+        options: DeviceOptions,
+    },
+    /// A disk in memory. Its content is gone when it is deleted.
+    Mem {
+        /// Size of the disk: 16M, 1GiB, or bytes.
+        #[arg(long, value_name = "SIZE", value_parser = parse_disk_size)]
+        size: Size,
+        /// How it is offered to the kernel.
+        #[command(flatten)]
+        options: DeviceOptions,
+    },
+}
+
+impl Target {
+    /// The target's name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Null { .. } => "null",
+            Self::Mem { .. } => "mem",
+        }
+    }
+
+    /// The size asked for.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        match self {
+            Self::Null { size, .. } | Self::Mem { size, .. } => *size,
+        }
+    }
+
+    /// The options that every target has.
+    #[must_use]
+    pub fn options(&self) -> &DeviceOptions {
+        match self {
+            Self::Null { options, .. } | Self::Mem { options, .. } => options,
+        }
+    }
+}
