@@ -277,12 +277,16 @@ mod tests {
             panic!("not add")
         };
         assert_eq!(target.name(), "mem");
-        assert_eq!(target.size(), Size(1 << 30));
+        let size = |target: &Target| match target {
+            Target::Mem { size, .. } => Some(*size),
+            _ => None,
+        };
+        assert_eq!(size(&target), Some(Size(1 << 30)));
         let expected = DeviceOptions {
             id: Some(7),
             queues: 2,
             depth: 64,
-            logical_block_size: 4096,
+            logical_block_size: Some(4096),
             max_io: 512 << 10,
             read_only: true,
             threads_per_queue: 1,
@@ -299,8 +303,43 @@ mod tests {
         let Command::Add { target } = cli.command else {
             panic!("not add")
         };
-        assert_eq!(target.size(), Size(1 << 40));
+        assert!(matches!(target, Target::Null { size, .. } if size == Size(1 << 40)));
         assert_eq!(*target.options(), DeviceOptions::default());
+    }
+
+    #[test]
+    fn file_takes_a_path_and_makes_one_only_of_a_size() {
+        let cli = parse("oxublk add file --size 1G --create disk.img --buffered").unwrap();
+        let Command::Add {
+            target:
+                Target::File {
+                    path,
+                    size,
+                    create,
+                    direct,
+                    buffered,
+                    ..
+                },
+        } = cli.command
+        else {
+            panic!("not file")
+        };
+        assert_eq!((path, size), ("disk.img".into(), Some(Size(1 << 30))));
+        assert_eq!((create, direct, buffered), (true, false, true));
+        for (line, kind) in [
+            ("oxublk add file", ErrorKind::MissingRequiredArgument),
+            (
+                "oxublk add file x --create",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "oxublk add file x --direct --buffered",
+                ErrorKind::ArgumentConflict,
+            ),
+            ("oxublk add file x --size 0", ErrorKind::ValueValidation),
+        ] {
+            assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");
+        }
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub struct DeviceOptions {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = parse_count)]
     pub depth: u16,
 
-    /// Unit of addressing: 512, 1024, 2048 or 4096 bytes.
-    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = parse_bytes)]
-    pub logical_block_size: u32,
+    /// Unit of addressing: 512, 1024, 2048 or 4096 bytes. Without it 512, or what the file needs.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub logical_block_size: Option<u32>,
 
     /// The largest request; the kernel splits larger ones. 4K to 32M, in steps of 4K.
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
@@ -86,7 +86,7 @@ impl Default for DeviceOptions {
             id: None,
             queues: 1,
             depth: 128,
-            logical_block_size: 512,
+            logical_block_size: None,
             max_io: 1 << 20,
             read_only: false,
             threads_per_queue: 1,

@@ -1,5 +1,7 @@
 //! What `oxublk add` can make.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 
 use super::{DeviceOptions, parse_disk_size};
@@ -29,6 +31,29 @@ pub enum Target {
         #[command(flatten)]
         options: DeviceOptions,
     },
+    /// A disk in a regular file or on a block device.
+    ///
+    /// A flush that was answered is on the medium. A file is locked, a block device opened exclusively: one server writes.
+    File {
+        /// The file, or the block device.
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        /// Size of the disk. Without it the file's, rounded down to whole blocks.
+        #[arg(long, value_name = "SIZE", value_parser = parse_disk_size)]
+        size: Option<Size>,
+        /// Make a sparse file of --size, or make the file longer if it has less.
+        #[arg(long, requires = "size")]
+        create: bool,
+        /// Past the page cache (O_DIRECT), or not at all. Without this, past it where that can be.
+        #[arg(long, conflicts_with = "buffered")]
+        direct: bool,
+        /// Through the page cache.
+        #[arg(long)]
+        buffered: bool,
+        /// How it is offered to the kernel.
+        #[command(flatten)]
+        options: DeviceOptions,
+    },
 }
 
 impl Target {
@@ -38,14 +63,7 @@ impl Target {
         match self {
             Self::Null { .. } => "null",
             Self::Mem { .. } => "mem",
-        }
-    }
-
-    /// The size asked for.
-    #[must_use]
-    pub fn size(&self) -> Size {
-        match self {
-            Self::Null { size, .. } | Self::Mem { size, .. } => *size,
+            Self::File { .. } => "file",
         }
     }
 
@@ -53,7 +71,9 @@ impl Target {
     #[must_use]
     pub fn options(&self) -> &DeviceOptions {
         match self {
-            Self::Null { options, .. } | Self::Mem { options, .. } => options,
+            Self::Null { options, .. } | Self::Mem { options, .. } | Self::File { options, .. } => {
+                options
+            }
         }
     }
 }
