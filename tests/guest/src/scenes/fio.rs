@@ -20,7 +20,7 @@ pub(crate) const SCENE: Scene = Scene {
 const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Runs fio with verification and returns how many bytes it wrote.
-fn verify(device: &Added, name: &str, options: &str) -> Result<u64> {
+pub(super) fn verify(device: &Added, name: &str, options: &str) -> Result<u64> {
     let filename = format!("--filename={}", device.block());
     let line = format!(
         "--name={name} {filename} --direct=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=4711 \
