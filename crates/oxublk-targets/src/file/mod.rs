@@ -203,8 +203,10 @@ impl AsyncDisk for File {
 
     async fn write_fua_at(&self, io: &Io<'_>, buf: &Buffer<'_>, offset: u64) -> io::Result<()> {
         match io.write_all_durably(&self.file, buf, offset).await {
-            // This may be the one time that the kernel tells of other writes too.
-            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+            // From the page cache this may be the one time that the kernel tells of other writes too.
+            Err(error)
+                if !self.way.direct && error.raw_os_error() == Some(Errno::IO.raw_os_error()) =>
+            {
                 Err(self.flush_failed(error))
             }
             done => done,
