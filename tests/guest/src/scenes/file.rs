@@ -4,7 +4,7 @@ use crate::support::data;
 use crate::support::device::{Mounted, ended};
 use crate::support::direct::{Buffer, Direct};
 use crate::support::runner::tests;
-use crate::support::{Added, Scene, ok, run, shell};
+use crate::support::{Added, Scene, note, ok, run, shell};
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -95,6 +95,7 @@ fn a_file_on_ext4_is_served_past_the_page_cache_and_verified() -> Result<()> {
     let shown = ok(&format!("oxublk info {}", device.id))?;
     ensure!(shown.output.contains(Ext4::FILE), "{shown}");
     ensure!(device.sys("queue/write_cache")? == "write back");
+    limits_are_passed_on(&below.device, &device)?;
     verify(&device, "file-ext4", 512)?;
     device.delete()?;
     // The copy path holds the same.
@@ -108,12 +109,44 @@ fn a_file_on_ext4_is_served_past_the_page_cache_and_verified() -> Result<()> {
     below.end()
 }
 
+fn has_zero_copy() -> Result<bool> {
+    let features = ok("oxublk features --json")?.json()?;
+    let all = features["features"].as_array().context("no features")?;
+    Ok(all
+        .iter()
+        .any(|feature| feature["name"] == "AUTO_BUF_REG" && feature["present"] == true))
+}
+
+/// With zero copy, where the kernel has it, the memory of clients is as the device below wants it.
+fn limits_are_passed_on(below: &Added, device: &Added) -> Result<()> {
+    let can = has_zero_copy()?;
+    let info = device.info()?;
+    let path = &info["description"]["data_path"]["path"];
+    ensure!(*path == if can { "zero-copy" } else { "copy" }, "{info}");
+    for limit in ["max_segments", "max_segment_size", "dma_alignment"] {
+        let file = format!("queue/{limit}");
+        let (theirs, ours) = (below.sys(&file)?, device.sys(&file)?);
+        note(format!("{path} {limit}: {theirs} below, {ours} above"));
+        ensure!(!can || theirs == ours, "{limit}: {theirs}, {ours}");
+    }
+    Ok(())
+}
+
 fn a_file_on_tmpfs_is_served_through_it_and_verified() -> Result<()> {
     let mounted = tmpfs("64M")?;
     let device = Added::new(&format!("file {TMPFS}/disk --size 32M --create --queues 2"))?;
     ensure!(!is_direct(&device)?, "{}", device.info()?);
     verify(&device, "file-tmpfs", 512)?;
     device.delete()?;
+    let line = format!("file {TMPFS}/disk --queues 2 --data-path zero-copy");
+    if has_zero_copy()? {
+        let device = Added::new(&line)?;
+        verify(&device, "file-tmpfs-zero-copy", 512)?;
+        device.delete()?;
+    } else {
+        let words: Vec<&str> = line.split(' ').collect();
+        run("oxublk", &[&["add"], &words[..]].concat())?.fails(5, &["zero-copy", "6.16"])?;
+    }
     mounted.unmount()
 }
 

@@ -16,7 +16,7 @@ pub(crate) const SCENE: Scene = Scene {
         a_file_that_another_server_has_is_refused_and_the_server_named,
         a_block_device_in_use_is_refused_and_its_user_named,
         several_servers_may_read_one_file,
-        a_user_who_may_not_open_the_file_is_told,
+        a_disk_that_can_only_be_read_and_a_file_that_may_not_be_opened,
         a_full_file_system_is_enospc_and_the_server_lives,
         a_file_cut_under_load_is_eio_and_the_server_lives,
         a_killed_server_lets_the_file_go_and_loses_no_answered_write,
@@ -126,20 +126,28 @@ fn several_servers_may_read_one_file() -> Result<()> {
     mounted.unmount()
 }
 
-fn a_user_who_may_not_open_the_file_is_told() -> Result<()> {
-    // Root may open anything, but for what nobody may write.
+fn a_disk_that_can_only_be_read_and_a_file_that_may_not_be_opened() -> Result<()> {
     let below = Added::new("mem --size 4M --read-only")?;
     let added = add(&format!("{} --id 4", below.block()))?.success()?;
     ensure!(added.errors.contains("can only be read"), "{added}");
     ok("oxublk del 4")?;
     below.delete()?;
-    let ext4 = Ext4::new("")?;
-    ok(&format!("truncate -s 1M {}", Ext4::FILE))?;
-    ok(&format!("chattr +i {}", Ext4::FILE))?;
-    let refused = add(Ext4::FILE);
-    ok(&format!("chattr -i {}", Ext4::FILE))?;
-    refused?.fails(6, &["cannot open", "--read-only"])?;
-    ext4.end()
+    // Root without its right to open anything, and somebody else's file.
+    let mounted = tmpfs("16M")?;
+    ok(&format!("truncate -s 1M {TMPFS}/theirs"))?;
+    ok(&format!("chown 1000 {TMPFS}/theirs"))?;
+    ok(&format!("chmod 600 {TMPFS}/theirs"))?;
+    let path = format!("{TMPFS}/theirs");
+    let words = [
+        "--inh-caps=-all",
+        "--bounding-set=-dac_override,-dac_read_search",
+        "oxublk",
+        "add",
+        "file",
+        &path,
+    ];
+    run("setpriv", &words)?.fails(6, &["cannot open", "Permission denied", "--read-only"])?;
+    mounted.unmount()
 }
 
 fn a_full_file_system_is_enospc_and_the_server_lives() -> Result<()> {
@@ -206,11 +214,11 @@ fn cut(device: &Added, file: &str) -> Result<()> {
         count.and_then(|count| count.parse().ok()).unwrap_or(0_u64)
     };
     wait_for("reads are answered", SOON, || reads() > 200)?;
-    // In the middle of a block.
+    // In the middle of a block, and of the first read below.
     ok(&format!("truncate -s 1000000 {file}"))?;
     load.wait(SOON)?.failure()?;
     let (disk, mut buffer) = (Direct::open(&device.block())?, Buffer::new(16 << 10));
-    for offset in [983_040, 1 << 20, 31 << 20] {
+    for offset in [999_424, 1 << 20, 31 << 20] {
         let read = disk.read(&mut buffer, offset);
         let errno = read.err().and_then(|error| error.raw_os_error());
         ensure!(errno == Some(5), "{offset}: {errno:?}");
