@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | [`null`] | answers at once and keeps nothing | nothing to keep |
 //! | [`mem`] | sparse memory | the data is gone |
-//! | [`file`] | a regular file or a block device | the data stays; what was flushed is on the medium |
+//! | [`mod@file`] | a regular file or a block device | the data stays; what was flushed is on the medium |
 
 #![deny(unsafe_code)]
 
