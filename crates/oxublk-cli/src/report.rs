@@ -20,7 +20,7 @@ pub struct Added {
     pub block_path: String,
     /// `/dev/ublkcN`, for the server.
     pub char_path: String,
-    /// `null`, `mem`.
+    /// `null`, `mem`, `file`.
     pub target: String,
     /// Size in bytes.
     pub size_bytes: u64,
@@ -30,6 +30,8 @@ pub struct Added {
     pub depth: u16,
     /// The server's process.
     pub server_pid: u32,
+    /// What is worth knowing besides.
+    pub notes: Vec<String>,
 }
 
 /// Printed by `oxublk list`.

@@ -10,6 +10,8 @@ mod faults_delivery;
 mod faults_life;
 mod faults_reboot;
 mod faults_server;
+mod file;
+mod file_trouble;
 mod filesystems;
 mod fio;
 mod healthy;
@@ -39,6 +41,8 @@ pub(crate) const SCENES: &[Scene] = &[
     filesystems::SCENE,
     fio::SCENE,
     paths::SCENE,
+    file::SCENE,
+    file_trouble::SCENE,
     life::SCENE,
     death::SCENE,
     trouble::SCENE,

@@ -165,6 +165,13 @@ fn origin_lines(info: &Info, line: &mut impl FnMut(&str, String)) {
                 made.target, made.oxublk_version
             ),
         );
+        if let Some(path) = &made.path {
+            line("file", path.clone());
+        }
+        if let Some(io) = &made.io {
+            let way = if io.direct { "direct" } else { "buffered" };
+            line("file I/O", format!("{way}: {}", io.why));
+        }
         if let Some(data) = &made.data_path {
             line("data path", format!("{}: {}", data.path, data.why));
         }
