@@ -75,6 +75,8 @@ pub struct Server {
     pub command: Option<String>,
     /// Whether it runs.
     pub running: bool,
+    /// The memory that it holds of its own in bytes, data of a disk in memory included; null where that cannot be read.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Server {
@@ -93,8 +95,19 @@ impl Server {
             pid,
             command: running.then(|| command_name(pid)).flatten(),
             running,
+            memory_bytes: running.then(|| memory_bytes(pid)).flatten(),
         })
     }
+}
+
+/// Anonymous and shared memory of a process. Its program's pages are every server's.
+fn memory_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = |field: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some((kib("RssAnon:")? + kib("RssShmem:")?) << 10)
 }
 
 /// Printed by `oxublk info`.

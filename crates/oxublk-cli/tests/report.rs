@@ -108,6 +108,7 @@ fn info() -> Info {
             pid: 7,
             command: None,
             running: false,
+            memory_bytes: Some(1 << 20),
         }),
         owner_uid: 0,
         owner_gid: 0,

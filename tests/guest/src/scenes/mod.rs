@@ -15,6 +15,7 @@ mod file_trouble;
 mod filesystems;
 mod fio;
 mod healthy;
+mod idle;
 mod life;
 mod misuse;
 mod no_module;

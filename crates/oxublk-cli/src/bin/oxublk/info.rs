@@ -135,6 +135,12 @@ fn text(info: &Info) -> String {
         params_lines(params, &mut line);
     }
     line("server", server(info));
+    if let Some(bytes) = info.server.as_ref().and_then(|server| server.memory_bytes) {
+        line(
+            "memory",
+            format!("{} of the server's own", Size(bytes).human()),
+        );
+    }
     origin_lines(info, &mut line);
     holder_lines(info, &mut line);
     if let Some(done) = &info.metrics {
