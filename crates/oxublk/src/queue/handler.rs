@@ -19,16 +19,25 @@ pub struct Done {
     pub answer: Answer,
 }
 
+/// What becomes of a request that was begun.
+#[derive(Debug)]
+pub enum Begun {
+    /// It has its answer.
+    Answered(Held, Answer),
+    /// Its answer comes later, by [`progress`](Handler::progress).
+    UnderWay,
+}
+
 /// Answers a queue's requests: at once, or later.
 pub trait Handler<R: Ring> {
     /// Whether every request is answered at once: then their time is the disk's.
     const AT_ONCE: bool;
 
-    /// A request has come. None when its answer comes later, by [`progress`](Self::progress).
+    /// A request has come.
     ///
     /// # Errors
     /// The ring took no more.
-    fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>>;
+    fn begin(&mut self, ring: &mut R, held: Held, request: &Request) -> io::Result<Begun>;
 
     /// An operation ended.
     fn ended(&mut self, _id: OpId, _result: i32) {}
@@ -76,16 +85,12 @@ impl<R: Ring, D: Disk> Handler<R> for Calls<'_, D> {
     const AT_ONCE: bool = true;
 
     #[inline]
-    fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>> {
+    fn begin(&mut self, ring: &mut R, held: Held, request: &Request) -> io::Result<Begun> {
         let answer = if self.direct {
             request.answer_directly(self.disk, ring.carrier(&held))
         } else {
             request.answer(self.disk, ring.buffer(&held))
         };
-        Ok(Some(Done {
-            held,
-            request,
-            answer,
-        }))
+        Ok(Begun::Answered(held, answer))
     }
 }

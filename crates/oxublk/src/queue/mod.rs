@@ -20,7 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use backend::{Async, Backend, Blocking, Share};
-pub use handler::{Calls, Done, Handler};
+pub use handler::{Begun, Calls, Done, Handler};
 pub use request::{Answer, Failure, Request};
 pub use ring::{Completion, Ring};
 pub use tag::{Held, Outcome, Tags};
@@ -211,7 +211,7 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
     fn answer_waiting(&mut self) -> Result<(), QueueError> {
         let mut waiting = std::mem::take(&mut self.waiting);
         for (held, request) in waiting.drain(..) {
-            self.begin(held, request)?;
+            self.begin(held, &request)?;
             if H::AT_ONCE && self.mean_ns > SLOW_NS {
                 self.hand_over_in_time()?;
             }
@@ -219,7 +219,7 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
         self.waiting = waiting;
         while let Some(done) = self.handler.progress(&mut self.ring)? {
             self.late.push(done.held.tag());
-            self.write_down(done)?;
+            self.write_down(done.held, &done.request, &done.answer)?;
         }
         self.settle();
         Ok(())
@@ -238,36 +238,34 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
     }
 
     /// Gives a request to the disk.
-    fn begin(&mut self, held: Held, request: Request) -> Result<(), QueueError> {
+    #[inline]
+    fn begin(&mut self, held: Held, request: &Request) -> Result<(), QueueError> {
         let tag = held.tag();
         if let Some(record) = self.metrics.records().get(tag.index()) {
             record.handed(self.batch.settled_ns());
             probes::handed(&self.place, tag, record);
         }
         match self.handler.begin(&mut self.ring, held, request)? {
-            Some(done) => {
-                self.batch.add(
-                    done.request.operation,
-                    done.request.length,
-                    done.answer.failure.is_some(),
-                );
-                self.write_down(done)
+            Begun::Answered(held, answer) => {
+                let failed = answer.failure.is_some();
+                self.batch.add(request.operation, request.length, failed);
+                self.write_down(held, request, &answer)
             }
-            None => Ok(()),
+            Begun::UnderWay => Ok(()),
         }
     }
 
     /// Writes an answer down for the driver.
     #[inline]
-    fn write_down(&mut self, done: Done) -> Result<(), QueueError> {
-        let Done {
-            held,
-            request,
-            answer,
-        } = done;
+    fn write_down(
+        &mut self,
+        held: Held,
+        request: &Request,
+        answer: &Answer,
+    ) -> Result<(), QueueError> {
         let tag = held.tag();
         if let Some(failure) = &answer.failure {
-            self.log(tag, &request, failure);
+            self.log(tag, request, failure);
         }
         self.tags.answer(held);
         self.ring.commit(tag, answer.result)?;

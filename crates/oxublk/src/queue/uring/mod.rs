@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use io_uring::types::{Fd, Fixed};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use oxublk_sys::{IoCmd, IoDesc, io_op};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use zerocopy::transmute;
@@ -74,6 +74,9 @@ pub(crate) struct Uring {
     timers: Timers,
     batch: Option<Batch>,
     queue: QueueId,
+    /// Completions that were taken from the ring, and the next that was not looked at. Room for every tag's.
+    taken: Vec<cqueue::Entry>,
+    next: usize,
     /// Operations that this ring cannot do: they end at once, with this result.
     refused: Vec<(OpId, i32)>,
     /// Readable when the queue's wait shall end.
@@ -112,6 +115,8 @@ impl Uring {
             timers: Timers::new(entries),
             batch,
             queue: setup.queue,
+            taken: Vec::with_capacity(entries as usize),
+            next: 0,
             refused: Vec::new(),
             nudge: None,
             _stays_on_its_thread: PhantomData,
@@ -199,7 +204,10 @@ impl Uring {
                 self.push(&entry)?;
             }
         }
-        match enter::enter(&mut self.ring, self.number.as_ref(), least) {
+        let entered = enter::enter(&mut self.ring, self.number.as_ref(), least);
+        // All at once: the ring's ends are shared with the kernel, and each look at them costs.
+        self.taken.extend(self.ring.completion());
+        match entered {
             Ok(()) => Ok(()),
             // A signal, completions to be reaped first, or no memory just now: the caller reaps
             // and comes again.
@@ -299,18 +307,21 @@ impl Ring for Uring {
             if let Some(request) = self.batch.as_mut().and_then(Batch::next_tag) {
                 return Some(request);
             }
-            let Some(entry) = self.ring.completion().next() else {
+            let Some(entry) = self.taken.get(self.next) else {
+                self.taken.clear();
+                self.next = 0;
                 let (id, result) = self.refused.pop()?;
                 return Some(Completion::Operation(id, result));
             };
-            let (data, result) = (entry.user_data(), entry.result());
+            self.next += 1;
+            let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             if let Ok(tag) = u16::try_from(data) {
                 return Some(Completion::Tag(Tag(tag), result));
             }
             return Some(match data {
                 WAKE_DATA => Completion::Woken,
                 NUDGE_DATA => self.nudged(),
-                data if data >= batch::ARRAY => match self.of_batch(data, result, entry.flags()) {
+                data if data >= batch::ARRAY => match self.of_batch(data, result, flags) {
                     Some(completion) => completion,
                     None => continue,
                 },
