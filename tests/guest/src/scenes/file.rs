@@ -251,19 +251,19 @@ fn discard_makes_the_file_smaller() -> Result<()> {
 
 fn zeroes_keep_the_space_or_give_it_back_as_asked() -> Result<()> {
     on_both(|file| {
-        let device = Added::new(&format!("file {file} --size 16M --create"))?;
-        fill(&device, 16)?;
+        let device = Added::new(&format!("file {file} --size 8M --create"))?;
+        fill(&device, 8)?;
         let full = held(file)?;
         ok(&format!("blkdiscard -f --zeroout {}", device.block()))?;
-        all_zeroes(&device, 16)?;
+        all_zeroes(&device, 8)?;
         let kept = held(file)?;
-        ensure!(kept >= 16 * MIB, "{full} held, then {kept}");
-        fill(&device, 16)?;
+        ensure!(kept >= 8 * MIB, "{full} held, then {kept}");
+        fill(&device, 8)?;
         ok(&format!(
-            "fallocate --punch-hole --offset 0 --length 16M {}",
+            "fallocate --punch-hole --offset 0 --length 8M {}",
             device.block()
         ))?;
-        all_zeroes(&device, 16)?;
+        all_zeroes(&device, 8)?;
         let given_back = held(file)?;
         ensure!(given_back <= MIB, "{full} held, then {given_back}");
         ensure!(count(&device, "write_zeroes")? > 0, "{}", device.info()?);
@@ -272,12 +272,12 @@ fn zeroes_keep_the_space_or_give_it_back_as_asked() -> Result<()> {
 }
 
 fn discard_and_zeroes_pass_through_to_a_block_device() -> Result<()> {
-    let below = Added::new("mem --size 16M")?;
+    let below = Added::new("mem --size 8M")?;
     let device = Added::new(&format!("file {}", below.block()))?;
     for command in ["blkdiscard -f", "blkdiscard -f --zeroout"] {
-        fill(&device, 16)?;
+        fill(&device, 8)?;
         ok(&format!("{command} {}", device.block()))?;
-        all_zeroes(&device, 16)?;
+        all_zeroes(&device, 8)?;
     }
     ensure!(count(&below, "write_zeroes")? > 0, "{}", below.info()?);
     device.delete()?;
