@@ -190,7 +190,7 @@ pub struct Geometry {
     /// How many pieces of memory a request may have; 0 for what the kernel allows. With zero copy, a disk on another
     /// device passes that one's limits on, so that no request is split again below. Since Linux 6.15; older ones ignore it.
     pub max_segments: u16,
-    /// The largest of these pieces, at least 4096 bytes; 0 for the kernel's default, 64 KiB. As `max_segments`.
+    /// The largest of these pieces, at least 4096 bytes; 0 for no limit. As `max_segments`.
     pub max_segment_bytes: u32,
     /// What the addresses of clients' memory are multiples of: a power of two from 4 to 4096; 0 for the kernel's default, 4.
     /// As `max_segments`.

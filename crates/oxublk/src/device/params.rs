@@ -10,8 +10,8 @@ use crate::disk::Geometry;
 /// The largest discard or write-zeroes: 1 GiB, so that one request does not hold its queue for long.
 const MAX_RANGE_SECTORS: u32 = 1 << 21;
 
-/// The kernel's own limits of a segment, for when only one of ours is given.
-const SEGMENT_BYTES: u32 = 64 << 10;
+/// The driver's own limits of a segment, for when only one of ours is given.
+const SEGMENT_BYTES: u32 = u32::MAX;
 const SEGMENT_BOUNDARY_MASK: u64 = u32::MAX as u64;
 
 /// The parameters of a disk whose geometry was checked.
@@ -159,7 +159,7 @@ mod tests {
         let segment = limited.seg;
         assert_eq!(
             (segment.max_segments, segment.max_segment_size),
-            (128, 65536),
+            (128, u32::MAX),
             "the driver wants both"
         );
         assert!((segment.seg_boundary_mask + 1).is_power_of_two());
