@@ -2,7 +2,7 @@
 
 use super::catalogue::{Device, Maker};
 use super::devices::{self, Manner, Ready};
-use super::load::{self, Load};
+use super::load::{self, Buffers, Load};
 use super::markdown::{middle, sorted, thousands, write_lines};
 use super::plan::{Plan, Row};
 use super::scene::say;
@@ -108,7 +108,8 @@ fn look(device: Device, count: u32, ready: &[Ready]) -> Result<Footprint> {
 /// Has the load run once to warm up, and looks who spends what on the second.
 fn processor(ready: &Ready, servers: &BTreeSet<u32>) -> Result<Processor> {
     let work = Row::Rr32.work();
-    let mut load = Load::open(&ready.path, &work)?;
+    let buffers = Buffers::new()?;
+    let mut load = Load::open(&ready.path, &work, &buffers)?;
     load.run(&work, work.ios / 4)?;
     let spent = || -> Result<u64> {
         let each = servers.iter().map(|&server| processor_ns(server));
