@@ -106,7 +106,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<u8> {
         eprintln!("bench: the guest ended early, with code {code}: this is what it measured");
     }
     if plan.mode == Mode::Footprint {
-        let found: Vec<Footprint> = lines(&output)?;
+        let mut found: Vec<Footprint> = lines(&output)?;
+        found.sort_by_key(|one| (one.device.number(), one.count));
         print!("{}", footprint::text(&kernel, &found));
         save(arguments, &found)?;
         return Ok(report.code());

@@ -1,7 +1,7 @@
 //! Makes the devices in the guest.
 
 use super::catalogue::{Device, Maker};
-use super::load::{self, AREA_BYTES};
+use super::load::{self, AREA_BYTES, Buffers};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -31,7 +31,7 @@ pub(super) struct Manner {
 }
 
 /// Makes a device whose queues have 128 tags and no scheduler, and fills it if it keeps data.
-pub(super) fn make(device: Device, manner: Manner) -> Result<Ready> {
+pub(super) fn make(device: Device, manner: Manner, buffers: &Buffers) -> Result<Ready> {
     let ready = start(device, device.number(), manner)?;
     let name = ready.path.file_name().context("a device without a name")?;
     let scheduler = Path::new("/sys/block").join(name).join("queue/scheduler");
@@ -41,7 +41,7 @@ pub(super) fn make(device: Device, manner: Manner) -> Result<Ready> {
             .with_context(|| format!("cannot set {}", scheduler.display()))?;
     }
     if device.keeps_data() {
-        load::fill(&ready.path)?;
+        load::fill(&ready.path, buffers)?;
     }
     if device.traced {
         trace(&ready)?;

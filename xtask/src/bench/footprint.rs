@@ -2,7 +2,7 @@
 
 use super::catalogue::{Device, Maker};
 use super::devices::{self, Manner, Ready};
-use super::load::{self, Load};
+use super::load::{self, Buffers, Load};
 use super::markdown::{middle, sorted, thousands, write_lines};
 use super::plan::{Plan, Row};
 use super::scene::say;
@@ -40,27 +40,34 @@ pub(super) struct Processor {
     pub(super) load: f64,
 }
 
-/// How many of a device are made at once.
-fn counts(device: Device) -> &'static [u32] {
+/// How many of a device are made at once: the few first, of all devices.
+const COUNTS: &[u32] = &[1, 16, 64, 256];
+
+/// The most that are made of a device.
+fn most(device: Device) -> u32 {
     match device.maker {
-        Maker::Oxublk => &[1, 16, 64, 256],
-        Maker::Rublk if device.id == "rublk-null" => &[1, 16],
-        _ => &[1],
+        Maker::Oxublk => 256,
+        Maker::Rublk if device.id == "rublk-null" => 16,
+        _ => 1,
     }
 }
 
 /// Measures all devices of the plan, one kind after the other, and prints a line for each.
 pub(super) fn measure(plan: &Plan, manner: Manner) -> Result<()> {
-    for &device in &plan.devices {
-        for &count in counts(device) {
-            match footprint(device, count, manner) {
-                Ok(footprint) => say(&footprint)?,
+    let mut devices = plan.devices.clone();
+    for &count in COUNTS {
+        devices.retain(|&device| {
+            if count > most(device) {
+                return false;
+            }
+            match footprint(device, count, manner).and_then(|found| say(&found)) {
+                Ok(()) => true,
                 Err(error) => {
                     eprintln!("bench: no {} × {count}: {error:#}", device.title);
-                    break;
+                    false
                 }
             }
-        }
+        });
     }
     Ok(())
 }
@@ -108,7 +115,8 @@ fn look(device: Device, count: u32, ready: &[Ready]) -> Result<Footprint> {
 /// Has the load run once to warm up, and looks who spends what on the second.
 fn processor(ready: &Ready, servers: &BTreeSet<u32>) -> Result<Processor> {
     let work = Row::Rr32.work();
-    let mut load = Load::open(&ready.path, &work)?;
+    let buffers = Buffers::new()?;
+    let mut load = Load::open(&ready.path, &work, &buffers)?;
     load.run(&work, work.ios / 4)?;
     let spent = || -> Result<u64> {
         let each = servers.iter().map(|&server| processor_ns(server));

@@ -1,8 +1,9 @@
 //! The load whose instructions are counted: a fixed number of I/Os through the kernel's own asynchronous I/O
 //! (`io_submit`), past the page cache, and nothing else.
 
-use super::plan::Work;
+use super::plan::{Row, Work};
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::ffi::c_void;
@@ -56,24 +57,26 @@ pub(super) struct Spent {
 
 /// A device open for the load, with buffers.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(super) struct Load<'a> {
     context: u64,
     iocbs: Vec<Iocb>,
     events: Vec<Event>,
     /// Where the next sequential I/O goes, and the state of the random ones.
     position: u64,
     random: u64,
-    // These go after the context: nothing is in flight then.
-    _buffers: Buffers,
+    // Both outlive the context: nothing is in flight when they go.
+    _buffers: &'a Buffers,
     _device: OwnedFd,
 }
 
-impl Load {
-    pub(super) fn open(device: &Path, work: &Work) -> Result<Self> {
+impl<'a> Load<'a> {
+    pub(super) fn open(device: &Path, work: &Work, buffers: &'a Buffers) -> Result<Self> {
         let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
         let device = rustix::fs::open(device, flags, Mode::empty())
             .with_context(|| format!("cannot open {}", device.display()))?;
-        let buffers = Buffers::new(work.depth * work.block_bytes)?;
+        if work.depth * work.block_bytes > buffers.bytes {
+            bail!("the buffers are too small");
+        }
         let mut iocbs = vec![Iocb::default(); work.depth];
         for (number, iocb) in (0u64..).zip(&mut iocbs) {
             iocb.data = number;
@@ -152,7 +155,7 @@ impl Load {
     }
 }
 
-impl Drop for Load {
+impl Drop for Load<'_> {
     fn drop(&mut self) {
         // SAFETY: the context is ours and not used afterwards; the call waits for what is in flight.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
@@ -160,21 +163,25 @@ impl Drop for Load {
 }
 
 /// Writes the area once, so that reads find data.
-pub(super) fn fill(device: &Path) -> Result<()> {
-    let work = super::plan::Row::Sw128.work();
+pub(super) fn fill(device: &Path, buffers: &Buffers) -> Result<()> {
+    let work = Row::Sw128.work();
     let blocks = AREA_BYTES / work.block_bytes;
-    Load::open(device, &work)?.drive(&work, blocks as u64)
+    Load::open(device, &work, buffers)?.drive(&work, blocks as u64)
 }
 
-/// Memory for the I/Os, touched so that no fault is measured.
+/// Memory for the I/Os of any row, touched so that no fault is measured. All devices get the same pages: what an I/O
+/// costs depends on how many of them are neighbours.
 #[derive(Debug)]
-struct Buffers {
+pub(super) struct Buffers {
     start: *mut c_void,
     bytes: usize,
 }
 
 impl Buffers {
-    fn new(bytes: usize) -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
+        let rows = Row::value_variants().iter().map(|row| row.work());
+        let needs = rows.map(|work| work.depth * work.block_bytes);
+        let bytes = needs.max().unwrap_or_default();
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE;
         // SAFETY: the kernel chooses a free address; nothing that exists is touched.
@@ -191,7 +198,7 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: the range is ours. No reference into it exists, and whose I/Os the kernel had, the context, is gone.
+        // SAFETY: the range is ours. No load has it any more, and a load waits for its I/Os when it ends.
         let _ = unsafe { munmap(self.start, self.bytes) };
     }
 }
@@ -206,7 +213,7 @@ fn set_up(depth: usize) -> Result<u64> {
 
 fn submit(context: u64, iocbs: &mut [*mut Iocb]) -> Result<()> {
     let count = iocbs.len();
-    // SAFETY: the pointers are to `count` control blocks, whose buffers stay mapped until the context is gone.
+    // SAFETY: the pointers are to `count` control blocks, whose buffers outlive the load, which waits for them.
     let result = unsafe { libc::syscall(libc::SYS_io_submit, context, count, iocbs.as_mut_ptr()) };
     if check(result).context("io_submit")? != count {
         bail!("io_submit took only some of a batch");

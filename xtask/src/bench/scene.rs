@@ -1,7 +1,7 @@
 //! The guest's side: makes the devices, measures the cells in turn, prints a line for each.
 
 use super::devices::{self, Manner, Ready};
-use super::load::Load;
+use super::load::{Buffers, Load};
 use super::plan::{Mode, Plan, Row, Sample};
 use super::{fio, footprint};
 use anyhow::{Result, bail};
@@ -17,9 +17,10 @@ pub(crate) fn run(plan: &str) -> Result<u8> {
         footprint::measure(&plan, manner)?;
         return Ok(0);
     }
+    let buffers = Buffers::new()?;
     let mut ready = Vec::new();
     for &device in &plan.devices {
-        match devices::make(device, manner) {
+        match devices::make(device, manner, &buffers) {
             Ok(device) => ready.push(device),
             // A kernel may lack what it needs; the others are compared without it.
             Err(error) => eprintln!("bench: no {}: {error:#}", device.title),
@@ -31,17 +32,19 @@ pub(crate) fn run(plan: &str) -> Result<u8> {
     // Round 0 warms up. One row over all devices in turn: what drifts hits all of them.
     for round in 0..=plan.rounds {
         for &row in &plan.rows {
-            ready.retain(|device| match measure(&plan, device, row, round) {
-                Ok(sample) => say(&sample).is_ok(),
-                Err(error) => {
-                    eprintln!(
-                        "bench: {} left out: {}: {error:#}",
-                        device.device.title,
-                        row.name()
-                    );
-                    false
-                }
-            });
+            ready.retain(
+                |device| match measure(&plan, device, row, round, &buffers) {
+                    Ok(sample) => say(&sample).is_ok(),
+                    Err(error) => {
+                        eprintln!(
+                            "bench: {} left out: {}: {error:#}",
+                            device.device.title,
+                            row.name()
+                        );
+                        false
+                    }
+                },
+            );
         }
     }
     Ok(0)
@@ -53,7 +56,7 @@ pub(super) fn say(line: &impl serde::Serialize) -> Result<()> {
     Ok(())
 }
 
-fn measure(plan: &Plan, device: &Ready, row: Row, round: u32) -> Result<Sample> {
+fn measure(plan: &Plan, device: &Ready, row: Row, round: u32, buffers: &Buffers) -> Result<Sample> {
     let sample = Sample {
         device: device.device,
         row,
@@ -65,7 +68,7 @@ fn measure(plan: &Plan, device: &Ready, row: Row, round: u32) -> Result<Sample> 
     if plan.mode == Mode::Instructions {
         let work = row.work();
         let ios = if round == 0 { work.ios / 4 } else { work.ios };
-        let spent = Load::open(&device.path, &work)?.run(&work, ios)?;
+        let spent = Load::open(&device.path, &work, buffers)?.run(&work, ios)?;
         return Ok(Sample {
             figure: spent.ns,
             switches: spent.switches,
