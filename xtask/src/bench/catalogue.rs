@@ -135,6 +135,8 @@ const TABLE: &[Spec] = &[
     Spec::new("oxublk-mem-batch", "oxublk mem, batch", Oxublk, Memory, "oxublk add mem --batch-io --id {id} --queues {queues} --size {size}").since(7, 0),
     Spec::new("libublk-ramdisk", "libublk ramdisk", Libublk, Memory, "/with/libublk-ramdisk add {id} {mib}"),
     Spec::new("nbd-memory", "nbdkit memory, kernel's NBD client", Nbd, Memory, "nbdkit --unix /tmp/nbd /with/nbdkit-memory-plugin.so {size}; modprobe nbd nbds_max=1; nbd-client -unix /tmp/nbd /dev/nbd0 -connections {queues}").node("/dev/nbd0"),
+    Spec::new("oxublk-file", "oxublk file, tmpfs", Oxublk, File, "oxublk add file {file} --data-path copy --id {id} --queues {queues}"),
+    Spec::new("oxublk-file-zc", "oxublk file, zero copy", Oxublk, File, "oxublk add file {file} --data-path zero-copy --id {id} --queues {queues}").since(6, 16),
     Spec::new("rublk-loop", "rublk loop, tmpfs", Rublk, File, "/with/rublk add loop --quiet -n {id} -q {queues} --file {file}"),
     Spec::new("rublk-loop-zc", "rublk loop, zero copy", Rublk, File, "/with/rublk add loop --quiet -n {id} -q {queues} --file {file} -z").since(6, 16),
     Spec::new("libublk-loop", "libublk loop, tmpfs", Libublk, File, "/with/libublk-loop add -n {id} -q {queues} -d 128 -f {file}"),
