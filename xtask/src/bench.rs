@@ -67,6 +67,9 @@ pub(crate) struct Arguments {
     /// how many requests a server finds then no longer depends on the scheduler
     #[arg(long)]
     batch: bool,
+    /// Put the load's buffers into huge pages: large I/Os are then one piece of memory, and cost the kernel less
+    #[arg(long)]
+    huge_pages: bool,
     /// Write all figures here, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -187,6 +190,7 @@ fn plan_of(arguments: &Arguments) -> Result<Plan> {
             .unwrap_or(if arguments.check { 2 } else { 3 }),
         seconds: arguments.seconds,
         batch: arguments.batch,
+        huge_pages: arguments.huge_pages,
         queues: arguments.queues,
         devices,
         rows,

@@ -115,7 +115,7 @@ fn look(device: Device, count: u32, ready: &[Ready]) -> Result<Footprint> {
 /// Has the load run once to warm up, and looks who spends what on the second.
 fn processor(ready: &Ready, servers: &BTreeSet<u32>) -> Result<Processor> {
     let work = Row::Rr32.work();
-    let buffers = Buffers::new()?;
+    let buffers = Buffers::new(false)?;
     let mut load = Load::open(&ready.path, &work, &buffers)?;
     load.run(&work, work.ios / 4)?;
     let spent = || -> Result<u64> {

@@ -83,7 +83,7 @@ impl<'a> Load<'a> {
             iocb.opcode = if work.write { WRITE } else { READ };
             iocb.fd = u32::try_from(device.as_raw_fd())?;
             iocb.bytes = work.block_bytes as u64;
-            iocb.buffer = buffers.start as u64 + number * iocb.bytes;
+            iocb.buffer = buffers.first() + number * iocb.bytes;
         }
         Ok(Self {
             context: set_up(work.depth)?,
@@ -177,18 +177,32 @@ pub(super) struct Buffers {
     bytes: usize,
 }
 
+const HUGE_PAGE: usize = 2 << 20;
+
 impl Buffers {
-    pub(super) fn new() -> Result<Self> {
+    /// The first byte, at a huge page's boundary.
+    fn first(&self) -> u64 {
+        (self.start as u64).next_multiple_of(HUGE_PAGE as u64)
+    }
+
+    /// In single pages, as most programs' buffers are, or in huge ones.
+    pub(super) fn new(huge: bool) -> Result<Self> {
         let rows = Row::value_variants().iter().map(|row| row.work());
         let needs = rows.map(|work| work.depth * work.block_bytes);
-        let bytes = needs.max().unwrap_or_default();
+        // Room to begin at a huge page's boundary.
+        let bytes = needs.max().unwrap_or_default().next_multiple_of(HUGE_PAGE) + HUGE_PAGE;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE;
         // SAFETY: the kernel chooses a free address; nothing that exists is touched.
         let start = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) }?;
         let buffers = Self { start, bytes };
-        // As most programs' buffers are: a huge page would halve what the kernel does for 128 KiB.
-        for advice in [Advice::LinuxNoHugepage, Advice::LinuxPopulateWrite] {
+        // A huge page halves what the kernel does for 128 KiB.
+        let pages = if huge {
+            Advice::LinuxHugepage
+        } else {
+            Advice::LinuxNoHugepage
+        };
+        for advice in [pages, Advice::LinuxPopulateWrite] {
             // SAFETY: the range was mapped above; nothing else is in it.
             unsafe { madvise(start, bytes, advice) }?;
         }

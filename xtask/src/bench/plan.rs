@@ -167,6 +167,8 @@ pub(crate) struct Plan {
     pub(crate) seconds: u32,
     /// Whether the servers run as batch jobs.
     pub(crate) batch: bool,
+    /// Whether the load's buffers lie in huge pages.
+    pub(crate) huge_pages: bool,
     /// Of each device, where it can have several.
     pub(crate) queues: u32,
     pub(crate) devices: Vec<Device>,

@@ -17,7 +17,7 @@ pub(crate) fn run(plan: &str) -> Result<u8> {
         footprint::measure(&plan, manner)?;
         return Ok(0);
     }
-    let buffers = Buffers::new()?;
+    let buffers = Buffers::new(plan.huge_pages)?;
     let mut ready = Vec::new();
     for &device in &plan.devices {
         match devices::make(device, manner, &buffers) {

@@ -229,6 +229,7 @@ pub(super) mod tests {
             rounds: 3,
             seconds: 0,
             batch: false,
+            huge_pages: false,
             queues: 1,
             devices: Vec::new(),
             rows: Vec::new(),
