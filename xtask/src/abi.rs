@@ -55,7 +55,7 @@ const HEADERS: &[Header] = &[
 /// Writes the table anew and tells what has changed in it.
 pub(crate) fn run() -> Result<()> {
     let apt = Apt::open()?;
-    let version = newest_version(&apt)?;
+    let version = apt.newest_version(PACKAGE)?;
     let dir = paths::cache_dir("abi")?;
     let package = tempfile::tempdir_in(&dir)?;
     apt.extract(&format!("{PACKAGE}={version}"), package.path())?;
@@ -84,28 +84,6 @@ pub(crate) fn run() -> Result<()> {
     fs::write(&path, &table).with_context(|| format!("cannot write {}", path.display()))?;
     report(&old, &table);
     Ok(())
-}
-
-/// The newest version of the package in all suites that the private apt reads.
-fn newest_version(apt: &Apt) -> Result<String> {
-    let list = apt.run("apt-cache", &["madison", PACKAGE])?;
-    let mut newest: Option<&str> = None;
-    for version in list.lines().filter_map(|line| line.split('|').nth(1)) {
-        let version = version.trim();
-        let newer = match newest {
-            None => true,
-            Some(newest) => Command::new("dpkg")
-                .args(["--compare-versions", version, "gt", newest])
-                .status()
-                .context("cannot run dpkg")?
-                .success(),
-        };
-        if newer {
-            newest = Some(version);
-        }
-    }
-    let newest = newest.with_context(|| format!("the archive has no package {PACKAGE}"))?;
-    Ok(newest.to_owned())
 }
 
 /// Prints the lines that are new or gone.

@@ -82,6 +82,28 @@ impl Apt {
             .collect())
     }
 
+    /// The newest version of a package in all suites.
+    pub(crate) fn newest_version(&self, package: &str) -> Result<String> {
+        let list = self.run("apt-cache", &["madison", package])?;
+        let mut newest: Option<&str> = None;
+        for version in list.lines().filter_map(|line| line.split('|').nth(1)) {
+            let version = version.trim();
+            let newer = match newest {
+                None => true,
+                Some(newest) => Command::new("dpkg")
+                    .args(["--compare-versions", version, "gt", newest])
+                    .status()
+                    .context("cannot run dpkg")?
+                    .success(),
+            };
+            if newer {
+                newest = Some(version);
+            }
+        }
+        let newest = newest.with_context(|| format!("the archive has no package {package}"))?;
+        Ok(newest.to_owned())
+    }
+
     /// Downloads a package and extracts it into `dir`.
     pub(crate) fn extract(&self, package: &str, dir: &Path) -> Result<()> {
         let downloads = tempfile::tempdir_in(&self.dir)?;

@@ -25,6 +25,13 @@ impl Kernel {
             .split_once('+')
             .map_or(self.release.as_str(), |(version, _)| version)
     }
+
+    /// The version's first two numbers: `7.3`.
+    pub(crate) fn series(&self) -> String {
+        let numbers = numbers(&self.release).unwrap_or_default();
+        let series: Vec<String> = numbers.iter().take(2).map(u32::to_string).collect();
+        series.join(".")
+    }
 }
 
 /// How the packages of a kernel are cut.
@@ -240,7 +247,7 @@ fn matches(release: &str, wanted: &str) -> bool {
 }
 
 /// The numbers that a version starts with: `7.3.4+deb13-cloud-amd64` is 7, 3, 4.
-fn numbers(version: &str) -> Option<Vec<u32>> {
+pub(crate) fn numbers(version: &str) -> Option<Vec<u32>> {
     let end = version
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(version.len());

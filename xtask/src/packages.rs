@@ -178,6 +178,15 @@ pub(crate) fn ensure_libclang() -> Result<()> {
     }
 }
 
+/// The same for the NBD server and client of the bench.
+pub(crate) fn ensure_nbd() -> Result<()> {
+    if find("nbdkit").is_some() && find("nbd-client").is_some() {
+        Ok(())
+    } else {
+        install(&["nbdkit", "nbd-client"])
+    }
+}
+
 /// Installs packages where that is ours to do: as root, on Debian and its like.
 fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");

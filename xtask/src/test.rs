@@ -197,8 +197,7 @@ fn job(kernel: &Kernel, programs: &[PathBuf], scene: &Scene, arguments: &Argumen
             .rublk
             .then(peers::rublk)
             .transpose()?
-            .into_iter()
-            .collect(),
+            .map_or_else(Vec::new, |files| files.with),
         orders: orders(scene, arguments),
         machine: Machine {
             accelerator: Accelerator::Tcg,

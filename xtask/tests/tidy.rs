@@ -155,6 +155,7 @@ fn unsafe_code_is_in_its_rooms() {
         "crates/oxublk/src/mapping.rs",
         "crates/oxublk/src/queue/buffers.rs",
         "crates/oxublk/src/queue/uring/batch.rs",
+        "crates/oxublk/src/queue/uring/enter.rs",
         "crates/oxublk/src/queue/uring/mod.rs",
         "crates/oxublk/src/ops/buffer.rs",
         "crates/oxublk/src/recorder/memory.rs",

@@ -1,19 +1,22 @@
 //! The command lines of both programs. Help, manual pages and completions come from here.
 
+mod device;
+mod target;
 mod trace;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use oxublk::DeviceId;
-use serde::{Deserialize, Serialize};
 
 use crate::exit::EXIT_CODES;
 use crate::rescue_args::RescueArgs;
 use crate::size::Size;
 
+pub use device::{DataPath, DeviceOptions};
+pub use target::Target;
 pub use trace::{Op, TraceArgs};
 
 /// The highest id that the driver gives.
@@ -129,59 +132,6 @@ pub struct DoctorArgs {
     pub from: Option<PathBuf>,
 }
 
-/// What `oxublk add` can make.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Target {
-    /// A disk that answers at once and keeps nothing: for measuring everything else.
-    Null {
-        /// Size of the disk.
-        #[arg(long, value_name = "SIZE", default_value = "1T", value_parser = parse_disk_size)]
-        size: Size,
-        /// Answer by futures, as asynchronous disks do: measures what they cost.
-        #[arg(long = "async")]
-        asynchronous: bool,
-        /// How it is offered to the kernel.
-        #[command(flatten)]
-        options: DeviceOptions,
-    },
-    /// A disk in memory. Its content is gone when it is deleted.
-    Mem {
-        /// Size of the disk: 16M, 1GiB, or bytes.
-        #[arg(long, value_name = "SIZE", value_parser = parse_disk_size)]
-        size: Size,
-        /// How it is offered to the kernel.
-        #[command(flatten)]
-        options: DeviceOptions,
-    },
-}
-
-impl Target {
-    /// The target's name on the command line.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Null { .. } => "null",
-            Self::Mem { .. } => "mem",
-        }
-    }
-
-    /// The size asked for.
-    #[must_use]
-    pub fn size(&self) -> Size {
-        match self {
-            Self::Null { size, .. } | Self::Mem { size, .. } => *size,
-        }
-    }
-
-    /// The options that every target has.
-    #[must_use]
-    pub fn options(&self) -> &DeviceOptions {
-        match self {
-            Self::Null { options, .. } | Self::Mem { options, .. } => options,
-        }
-    }
-}
-
 /// `5`, `0.5`, `5s`: seconds.
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text);
@@ -196,111 +146,6 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
 fn parse_milliseconds(text: &str) -> Result<u64, String> {
     let seconds = parse_seconds(text)?;
     u64::try_from(seconds.as_millis()).map_err(|_| format!("{text} seconds are too many"))
-}
-
-/// Options of `oxublk add` that do not depend on the target.
-#[derive(Args, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceOptions {
-    /// The N of /dev/ublkbN. Without it, the lowest free one.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_ID)))]
-    pub id: Option<u32>,
-
-    /// Number of queues, each with a thread of its own. The kernel lowers it to the number of CPUs.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
-    pub queues: u16,
-
-    /// Requests that a queue can hold at the same time.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = parse_count)]
-    pub depth: u16,
-
-    /// Unit of addressing: 512, 1024, 2048 or 4096 bytes.
-    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = parse_bytes)]
-    pub logical_block_size: u32,
-
-    /// The largest request; the kernel splits larger ones. 4K to 32M, in steps of 4K.
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
-    pub max_io: u32,
-
-    /// The kernel refuses writes.
-    #[arg(long)]
-    pub read_only: bool,
-
-    /// Threads that share the requests of each queue. More than one since Linux 6.16.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
-    #[serde(default = "one")]
-    pub threads_per_queue: u16,
-
-    /// Take and answer many requests by one command: less work for many at a time, more for single ones. Since Linux 7.0.
-    #[arg(long)]
-    #[serde(default)]
-    pub batch_io: bool,
-
-    /// How requests' data come and go. Without it what suits the target best, or what the kernel has instead; `info` shows which.
-    #[arg(long, value_name = "PATH")]
-    #[serde(default)]
-    pub data_path: Option<DataPath>,
-
-    /// Memory that clients share with the server: a file on /dev/shm or hugetlbfs. What they read and write with O_DIRECT from and to it is
-    /// not copied by the kernel. May be given several times. Since Linux 7.1.
-    #[arg(long, value_name = "FILE")]
-    #[serde(default)]
-    pub shared_memory: Vec<PathBuf>,
-
-    /// Log requests that the disk has not answered after so long, and count them; 0 for never.
-    #[arg(long = "stuck-after", value_name = "SECONDS", default_value = "30", value_parser = parse_milliseconds)]
-    #[serde(default)]
-    pub stuck_after_ms: u64,
-
-    /// Serve from this process. Ctrl-C stops and deletes the device.
-    #[arg(long)]
-    #[serde(skip)]
-    pub foreground: bool,
-}
-
-fn one() -> u16 {
-    1
-}
-
-/// The ways of a request's data, as the command line names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum DataPath {
-    /// The driver copies to and from a buffer: every target, every kernel
-    Copy,
-    /// The driver copies to and from the disk's memory: mem
-    Direct,
-    /// Nobody copies: file, since Linux 6.16
-    ZeroCopy,
-}
-
-impl From<DataPath> for oxublk::DataPath {
-    fn from(path: DataPath) -> Self {
-        match path {
-            DataPath::Copy => Self::Copy,
-            DataPath::Direct => Self::Direct,
-            DataPath::ZeroCopy => Self::ZeroCopy,
-        }
-    }
-}
-
-/// As without any option.
-impl Default for DeviceOptions {
-    fn default() -> Self {
-        Self {
-            id: None,
-            queues: 1,
-            depth: 128,
-            logical_block_size: 512,
-            max_io: 1 << 20,
-            read_only: false,
-            threads_per_queue: 1,
-            batch_io: false,
-            data_path: None,
-            shared_memory: Vec::new(),
-            stuck_after_ms: 30_000,
-            foreground: false,
-        }
-    }
 }
 
 /// Arguments of `oxublk del`.
@@ -432,12 +277,16 @@ mod tests {
             panic!("not add")
         };
         assert_eq!(target.name(), "mem");
-        assert_eq!(target.size(), Size(1 << 30));
+        let size = |target: &Target| match target {
+            Target::Mem { size, .. } => Some(*size),
+            _ => None,
+        };
+        assert_eq!(size(&target), Some(Size(1 << 30)));
         let expected = DeviceOptions {
             id: Some(7),
             queues: 2,
             depth: 64,
-            logical_block_size: 4096,
+            logical_block_size: Some(4096),
             max_io: 512 << 10,
             read_only: true,
             threads_per_queue: 1,
@@ -456,8 +305,43 @@ mod tests {
         let Command::Add { target } = cli.command else {
             panic!("not add")
         };
-        assert_eq!(target.size(), Size(1 << 40));
+        assert!(matches!(target, Target::Null { size, .. } if size == Size(1 << 40)));
         assert_eq!(*target.options(), DeviceOptions::default());
+    }
+
+    #[test]
+    fn file_takes_a_path_and_makes_one_only_of_a_size() {
+        let cli = parse("oxublk add file --size 1G --create disk.img --buffered").unwrap();
+        let Command::Add {
+            target:
+                Target::File {
+                    path,
+                    size,
+                    create,
+                    direct,
+                    buffered,
+                    ..
+                },
+        } = cli.command
+        else {
+            panic!("not file")
+        };
+        assert_eq!((path, size), ("disk.img".into(), Some(Size(1 << 30))));
+        assert_eq!((create, direct, buffered), (true, false, true));
+        for (line, kind) in [
+            ("oxublk add file", ErrorKind::MissingRequiredArgument),
+            (
+                "oxublk add file x --create",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "oxublk add file x --direct --buffered",
+                ErrorKind::ArgumentConflict,
+            ),
+            ("oxublk add file x --size 0", ErrorKind::ValueValidation),
+        ] {
+            assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Added {
     pub block_path: String,
     /// `/dev/ublkcN`, for the server.
     pub char_path: String,
-    /// `null`, `mem`.
+    /// `null`, `mem`, `file`.
     pub target: String,
     /// Size in bytes.
     pub size_bytes: u64,
@@ -30,6 +30,8 @@ pub struct Added {
     pub depth: u16,
     /// The server's process.
     pub server_pid: u32,
+    /// What is worth knowing besides.
+    pub notes: Vec<String>,
 }
 
 /// Printed by `oxublk list`.
@@ -73,6 +75,8 @@ pub struct Server {
     pub command: Option<String>,
     /// Whether it runs.
     pub running: bool,
+    /// The memory that it holds of its own in bytes, data of a disk in memory included; null where that cannot be read.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Server {
@@ -91,8 +95,19 @@ impl Server {
             pid,
             command: running.then(|| command_name(pid)).flatten(),
             running,
+            memory_bytes: running.then(|| memory_bytes(pid)).flatten(),
         })
     }
+}
+
+/// Anonymous and shared memory of a process. Its program's pages are every server's.
+fn memory_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = |field: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some((kib("RssAnon:")? + kib("RssShmem:")?) << 10)
 }
 
 /// Printed by `oxublk info`.

@@ -16,7 +16,7 @@ use crate::exit::{Failure, Outcome};
 use crate::live;
 use crate::ready;
 use crate::report::{Added, DeviceMetrics, Live, block_path, char_path};
-use crate::state::{Description, RunDir, SharedFile};
+use crate::state::{Description, Origin, RunDir, SharedFile};
 
 /// A device that is served by this process and ready for use.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Serving {
     info: DeviceInfo,
     description: Description,
     run_dir: RunDir,
+    notes: Vec<String>,
     signals: Signals,
     stopper: Stopper,
 }
@@ -59,7 +60,7 @@ impl SharedDevice {
 /// What the library says, or the run directory cannot be written.
 pub fn start<B: Backend>(
     run_dir: &RunDir,
-    target: &str,
+    origin: Origin,
     disk: B,
     options: &DeviceOptions,
 ) -> Outcome<Serving> {
@@ -69,10 +70,10 @@ pub fn start<B: Backend>(
     let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
         .map_err(|error| Failure::io("cannot watch for signals", &error))?;
     let size_bytes = disk.size();
-    tracing::debug!(target, size_bytes, ?options, "making a device");
+    tracing::debug!(?origin, size_bytes, ?options, "making a device");
     let device = builder(disk, options)?.start()?;
     let stopper = device.stopper();
-    match describe(&device, run_dir, target, size_bytes, options) {
+    match describe(&device, run_dir, &origin, size_bytes, options) {
         Ok((info, description)) => {
             let device = SharedDevice(Arc::new(RwLock::new(Some(device))));
             let serving = Serving {
@@ -80,6 +81,7 @@ pub fn start<B: Backend>(
                 info,
                 description,
                 run_dir: run_dir.clone(),
+                notes: origin.notes,
                 signals,
                 stopper,
             };
@@ -149,7 +151,7 @@ fn shared_files(device: &Device, options: &DeviceOptions) -> Vec<SharedFile> {
 fn describe(
     device: &Device,
     run_dir: &RunDir,
-    target: &str,
+    origin: &Origin,
     size_bytes: u64,
     options: &DeviceOptions,
 ) -> Outcome<(DeviceInfo, Description)> {
@@ -158,7 +160,7 @@ fn describe(
     let info = device.info()?;
     let requested = device.features().requested;
     let mut description =
-        Description::of_this_process(id, target, size_bytes, requested, options.clone())
+        Description::of_this_process(id, origin, size_bytes, requested, options.clone())
             .map_err(|error| Failure::io("cannot find out about this process", &error))?;
     description.data_path = Some(device.data_path().clone());
     description.shared_memory = shared_files(device, options);
@@ -189,6 +191,7 @@ impl Serving {
             queues: self.info.queues,
             depth: self.info.depth,
             server_pid: server.pid,
+            notes: self.notes.clone(),
         }
     }
 
@@ -233,6 +236,7 @@ impl Serving {
             run_dir,
             mut signals,
             stopper,
+            notes: _,
         } = self;
         let shared = device.clone();
         thread::Builder::new()
@@ -296,7 +300,8 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let run_dir = RunDir::new(temporary.path().join("run"));
         let options = DeviceOptions::default();
-        let failure = start(&run_dir, "null", Blocking(Null::new(1 << 20)), &options).unwrap_err();
+        let origin = Origin::new("null");
+        let failure = start(&run_dir, origin, Blocking(Null::new(1 << 20)), &options).unwrap_err();
         assert_eq!(failure.kind, Exit::NoDriver);
         assert!(!run_dir.path().exists());
     }

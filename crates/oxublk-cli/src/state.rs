@@ -33,6 +33,39 @@ const FORMAT: u32 = 1;
 /// A description has a few hundred bytes; what is larger is none.
 const MAX_BYTES: u64 = 64 << 10;
 
+/// What a device is made of, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The target's name.
+    pub target: String,
+    /// The file that is served.
+    pub path: Option<String>,
+    /// How that is read and written.
+    pub io: Option<FileIo>,
+    /// What people may not expect.
+    pub notes: Vec<String>,
+}
+
+impl Origin {
+    /// A target without a file.
+    #[must_use]
+    pub fn new(target: &str) -> Self {
+        Self {
+            target: target.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
+/// How a file is read and written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIo {
+    /// Past the page cache.
+    pub direct: bool,
+    /// Why, in words.
+    pub why: String,
+}
+
 /// A device as its server describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
@@ -42,8 +75,14 @@ pub struct Description {
     pub oxublk_version: String,
     /// The device.
     pub id: u32,
-    /// What answers its reads and writes: `null`, `mem`.
+    /// What answers its reads and writes: `null`, `mem`, `file`.
     pub target: String,
+    /// The absolute path of the file that is served, if it is one.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// How that file is read and written.
+    #[serde(default)]
+    pub io: Option<FileIo>,
     /// Size in bytes.
     pub size_bytes: u64,
     /// What was asked for on the command line.
@@ -85,7 +124,7 @@ impl Description {
     /// `/proc` cannot be read.
     pub fn of_this_process(
         id: DeviceId,
-        target: &str,
+        origin: &Origin,
         size_bytes: u64,
         requested: Features,
         options: DeviceOptions,
@@ -94,7 +133,9 @@ impl Description {
             format: FORMAT,
             oxublk_version: env!("CARGO_PKG_VERSION").to_owned(),
             id: id.0,
-            target: target.to_owned(),
+            target: origin.target.clone(),
+            path: origin.path.clone(),
+            io: origin.io.clone(),
             size_bytes,
             options,
             requested_features: requested
@@ -379,7 +420,8 @@ mod tests {
 
     fn description() -> Description {
         let options = DeviceOptions::default();
-        Description::of_this_process(ID, "mem", 16 << 20, Features::USER_COPY, options).unwrap()
+        let origin = Origin::new("mem");
+        Description::of_this_process(ID, &origin, 16 << 20, Features::USER_COPY, options).unwrap()
     }
 
     fn files(run_dir: &RunDir) -> Vec<String> {

@@ -11,7 +11,7 @@ use oxublk_cli::report::{
     Added, Deleted, DeletedDevice, DeviceMetrics, DiskParams, DriverFeatures, Ended, HeldBy, Info,
     Latency, Listed, ListedDevice, Live, Operation, Queue, Request, Server, granted,
 };
-use oxublk_cli::state::{Description, SharedFile};
+use oxublk_cli::state::{Description, FileIo, Origin, SharedFile};
 use serde_json::{Value, json};
 
 fn metrics() -> DeviceMetrics {
@@ -59,8 +59,16 @@ fn description() -> Description {
         ..DeviceOptions::default()
     };
     let features = Features::CMD_IOCTL_ENCODE;
+    let origin = Origin {
+        path: Some("/disk.img".to_owned()),
+        io: Some(FileIo {
+            direct: true,
+            why: "it can be".to_owned(),
+        }),
+        ..Origin::new("mem")
+    };
     let description =
-        Description::of_this_process(DeviceId(3), "mem", 16 << 20, features, options).unwrap();
+        Description::of_this_process(DeviceId(3), &origin, 16 << 20, features, options).unwrap();
     Description {
         shared_memory: vec![SharedFile {
             file: "/dev/shm/a".into(),
@@ -112,6 +120,7 @@ fn info() -> Info {
             pid: 7,
             command: None,
             running: false,
+            memory_bytes: Some(1 << 20),
         }),
         owner_uid: 0,
         owner_gid: 0,
@@ -165,6 +174,7 @@ fn added() -> Added {
         queues: 1,
         depth: 128,
         server_pid: 7,
+        notes: vec![],
     }
 }
 
@@ -220,7 +230,7 @@ fn every_field_is_in_the_readme() {
 fn add() {
     let expected = json!({
         "id": 3, "block_path": "/dev/ublkb3", "char_path": "/dev/ublkc3", "target": "mem",
-        "size_bytes": 16_777_216, "queues": 1, "depth": 128, "server_pid": 7,
+        "size_bytes": 16_777_216, "queues": 1, "depth": 128, "server_pid": 7, "notes": [],
     });
     assert_eq!(serde_json::to_value(added()).unwrap(), expected);
 }

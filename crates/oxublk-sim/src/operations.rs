@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use libc::{ECANCELED, EINTR, EIO, ENOENT, EOPNOTSUPP, ETIME};
 use oxublk::Tag;
 use oxublk::queue::{Completion, Op, OpId, Span};
+use rustix::fs::FallocateFlags;
 
 use crate::history::SECTOR;
 use crate::memory::Memory;
@@ -70,7 +71,13 @@ impl State {
                 let part = self.part(&data, memory);
                 count(open(file).and_then(|file| file.write_at(part, offset)))
             }
-            Op::Sync { .. } | Op::Allocate { .. } => 0,
+            Op::Sync { .. } => 0,
+            Op::Allocate {
+                file,
+                mode,
+                offset,
+                length,
+            } => count(open(file).and_then(|file| allocate(&file, mode, offset, length))),
             Op::Sleep { nanoseconds } => {
                 self.clock.advance(nanoseconds.min(1_000_000));
                 -ETIME
@@ -116,6 +123,12 @@ fn open(file: RawFd) -> io::Result<File> {
         .read(true)
         .write(true)
         .open(format!("/proc/self/fd/{file}"))
+}
+
+fn allocate(file: &File, mode: i32, offset: u64, length: u64) -> io::Result<usize> {
+    let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+    rustix::fs::fallocate(file, mode, offset, length)?;
+    Ok(0)
 }
 
 fn count(result: io::Result<usize>) -> i32 {

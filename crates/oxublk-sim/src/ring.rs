@@ -62,6 +62,13 @@ impl Ring for SimRing {
         state.enter(&mut self.commands, &mut self.memory, wait)
     }
 
+    fn look(&mut self) -> io::Result<()> {
+        let mut state = self.driver.lock();
+        state.enter(&mut self.commands, &mut self.memory, false)?;
+        state.work(&mut self.memory);
+        Ok(())
+    }
+
     fn next_completion(&mut self) -> Option<Completion> {
         let completion = self.driver.lock().take()?;
         if let Completion::Tag(tag, oxublk::sys::IO_RES_OK) = completion {

@@ -187,6 +187,14 @@ pub struct Geometry {
     pub discard_granularity_bytes: u32,
     /// [`Disk::write_zeroes`] is faster than writing zeroes.
     pub write_zeroes: bool,
+    /// How many pieces of memory a request may have; 0 for what the kernel allows. With zero copy, a disk on another
+    /// device passes that one's limits on, so that no request is split again below. Since Linux 6.15; older ones ignore it.
+    pub max_segments: u16,
+    /// The largest of these pieces, at least 4096 bytes; 0 for no limit. As `max_segments`.
+    pub max_segment_bytes: u32,
+    /// What the addresses of clients' memory are multiples of: a power of two from 4 to 4096; 0 for the kernel's default, 4.
+    /// As `max_segments`.
+    pub dma_alignment_bytes: u32,
 }
 
 /// The kernel's page, below which no I/O limit may be, and the largest logical block.
@@ -208,6 +216,9 @@ impl Default for Geometry {
             discard: false,
             discard_granularity_bytes: 4096,
             write_zeroes: false,
+            max_segments: 0,
+            max_segment_bytes: 0,
+            dma_alignment_bytes: 0,
         }
     }
 }
@@ -255,6 +266,7 @@ impl Geometry {
                 self.discard_granularity_bytes
             ));
         }
+        self.check_memory()?;
         if size_bytes == 0 {
             return invalid("a disk of size 0 cannot be a block device".to_owned());
         }
@@ -262,6 +274,24 @@ impl Geometry {
             return invalid(format!(
                 "size {size_bytes} is not a multiple of the logical block size ({logical} bytes)"
             ));
+        }
+        Ok(())
+    }
+
+    /// What the clients' memory must be like.
+    fn check_memory(&self) -> Result<()> {
+        let (segment, alignment) = (self.max_segment_bytes, self.dma_alignment_bytes);
+        if segment != 0 && segment < PAGE_BYTES {
+            return Err(Error::invalid(format!(
+                "largest segment {segment} is not 0 or at least {PAGE_BYTES} bytes"
+            )));
+        }
+        if alignment != 0
+            && (!alignment.is_power_of_two() || !(4..=PAGE_BYTES).contains(&alignment))
+        {
+            return Err(Error::invalid(format!(
+                "memory alignment {alignment} is not 0 or a power of two from 4 to {PAGE_BYTES} bytes"
+            )));
         }
         Ok(())
     }

@@ -112,16 +112,20 @@ pub fn holders(id: DeviceId) -> Result<Vec<Holder>> {
 /// # Errors
 /// `/proc` cannot be read.
 pub fn holders_of(ids: &[DeviceId]) -> Result<Vec<Holder>> {
-    let of = |id: &DeviceId| Disks::of(Path::new("/sys/block"), *id).0;
-    let disks = Disks(ids.iter().flat_map(of).collect());
-    if disks.0.is_empty() {
-        return Ok(Vec::new());
+    let of = |id: &DeviceId| Disks::of(Path::new("/sys/block"), &id.disk_name()).0;
+    Disks(ids.iter().flat_map(of).collect()).holders()
+}
+
+/// The same for any block device, by its major and minor number.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn holders_of_block((major, minor): (u32, u32)) -> Result<Vec<Holder>> {
+    let sys = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).unwrap_or_default();
+    match (sys.parent(), sys.file_name().and_then(|name| name.to_str())) {
+        (Some(parent), Some(name)) => Disks::of(parent, name).holders(),
+        _ => Ok(Vec::new()),
     }
-    let proc = Path::new("/proc");
-    let mut holders = disks.stacked(Path::new("/sys/block"));
-    holders.extend(disks.swaps(&read(&proc.join("swaps")).unwrap_or_default()));
-    disks.scan_processes(proc, &mut holders)?;
-    Ok(holders)
 }
 
 /// A disk and its partitions.
@@ -135,18 +139,17 @@ struct Disk {
 }
 
 impl Disks {
-    fn of(sys_block: &Path, id: DeviceId) -> Self {
-        let name = id.disk_name();
-        let sys = sys_block.join(&name);
+    fn of(sys_block: &Path, name: &str) -> Self {
+        let sys = sys_block.join(name);
         let partitions = fs::read_dir(&sys)
             .into_iter()
             .flatten()
             .flatten()
             .map(|e| e.file_name());
         let partitions = partitions.filter_map(|name| name.into_string().ok());
-        let partitions = partitions.filter(|part| part.starts_with(&name));
+        let partitions = partitions.filter(|part| part.starts_with(name));
         let paths = partitions.map(|part| (part.clone(), sys.join(part)));
-        let mut disks: Vec<Disk> = std::iter::once((name.clone(), sys.clone()))
+        let mut disks: Vec<Disk> = std::iter::once((name.to_owned(), sys.clone()))
             .chain(paths)
             .filter_map(|(name, sys)| {
                 let number = parse_number(fs::read_to_string(sys.join("dev")).ok()?.trim_end())?;
@@ -155,6 +158,17 @@ impl Disks {
             .collect();
         disks.sort_by(|a, b| a.name.cmp(&b.name));
         Self(disks)
+    }
+
+    fn holders(&self) -> Result<Vec<Holder>> {
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let proc = Path::new("/proc");
+        let mut holders = self.stacked(Path::new("/sys/block"));
+        holders.extend(self.swaps(&read(&proc.join("swaps")).unwrap_or_default()));
+        self.scan_processes(proc, &mut holders)?;
+        Ok(holders)
     }
 
     fn by_number(&self, number: (u32, u32)) -> Option<&Disk> {
@@ -391,7 +405,7 @@ mod tests {
     #[test]
     fn disks_partitions_and_what_is_built_on_them() {
         let root = sys_block();
-        let disks = Disks::of(&root, DeviceId(3));
+        let disks = Disks::of(&root, "ublkb3");
         let found: Vec<_> = disks
             .0
             .iter()
@@ -410,7 +424,7 @@ mod tests {
         ];
         assert_eq!(stacked, expected);
         assert!(
-            Disks::of(&root, DeviceId(4)).0.is_empty(),
+            Disks::of(&root, "ublkb4").0.is_empty(),
             "no disk, no holders"
         );
         fs::remove_dir_all(root).unwrap();

@@ -149,45 +149,12 @@ impl QueueMetrics {
     /// that the disk took for one of them.
     pub(crate) fn settle(&self, batch: &mut Batch, now_ns: u64) -> u64 {
         let latency_ns = now_ns.saturating_sub(batch.reaped_ns).min(MAX_LATENCY_NS);
-        self.count(batch, now_ns, |cells, requests| {
-            // Cannot be out of range: the latency was bounded above.
-            let _ = cells.latency.add(latency_ns, requests);
-        })
-    }
-
-    /// The same for requests, of these tags, that came each at a time of its own.
-    pub(crate) fn settle_each(&self, batch: &mut Batch, tags: &[Tag], now_ns: u64) -> u64 {
-        for record in tags
-            .iter()
-            .filter_map(|tag| self.records().get(tag.index()))
-        {
-            let operation = usize::try_from(record.operation()).unwrap_or(usize::MAX);
-            let latency_ns = now_ns
-                .saturating_sub(record.reaped_ns())
-                .min(MAX_LATENCY_NS);
-            if let Some(cells) = self.operations.get(operation) {
-                let _ = cells.latency.add(latency_ns, 1);
-            }
-        }
-        self.count(batch, now_ns, |_, _| ())
-    }
-
-    #[inline]
-    fn count(
-        &self,
-        batch: &mut Batch,
-        now_ns: u64,
-        latencies: impl Fn(&OperationCells, u64),
-    ) -> u64 {
         let mean_ns = now_ns.saturating_sub(batch.settled_ns) / batch.requests().max(1);
         for (cells, counts) in self.operations.iter().zip(&mut batch.counts) {
             if counts.requests == 0 {
                 continue;
             }
-            bump(&cells.requests, counts.requests);
-            bump(&cells.bytes, counts.bytes);
-            bump(&cells.errors, counts.errors);
-            latencies(cells, counts.requests);
+            cells.add(counts, latency_ns);
             *counts = Counts::default();
         }
         batch.settled_ns = now_ns;
@@ -199,6 +166,27 @@ impl QueueMetrics {
     pub(crate) fn count_shared(&self, bytes: u64) {
         bump(&self.shared[0], 1);
         bump(&self.shared[1], bytes);
+    }
+
+    /// Counts requests of these tags that came each at a time of its own, and whose answers are handed over now.
+    pub(crate) fn settle_late(&self, tags: &[Tag], now_ns: u64) {
+        for record in tags
+            .iter()
+            .filter_map(|tag| self.records().get(tag.index()))
+        {
+            let operation = usize::try_from(record.operation()).unwrap_or(usize::MAX);
+            let Some(cells) = self.operations.get(operation) else {
+                continue;
+            };
+            let latency_ns = now_ns.saturating_sub(record.reaped_ns());
+            let failed = record.result() < 0;
+            let counts = Counts {
+                requests: 1,
+                bytes: if failed { 0 } else { record.bytes() },
+                errors: u64::from(failed),
+            };
+            cells.add(&counts, latency_ns.min(MAX_LATENCY_NS));
+        }
     }
 
     /// What the queue did so far, and what it is doing.
@@ -227,6 +215,15 @@ impl QueueMetrics {
 }
 
 impl OperationCells {
+    /// Requests that took so long each, at most `MAX_LATENCY_NS`.
+    fn add(&self, counts: &Counts, latency_ns: u64) {
+        bump(&self.requests, counts.requests);
+        bump(&self.bytes, counts.bytes);
+        bump(&self.errors, counts.errors);
+        // Cannot be out of range: the caller bounds it.
+        let _ = self.latency.add(latency_ns, counts.requests);
+    }
+
     fn snapshot(&self, operation: Operation) -> OperationReport {
         OperationReport {
             operation,
@@ -495,7 +492,7 @@ mod tests {
         batch.add(Operation::Read, 512, false);
         batch.add(Operation::Write, 512, true);
         assert_eq!(metrics.settle(&mut batch, 4_000), 1_000, "mean of three");
-        assert!(batch.is_empty());
+        assert_eq!(batch.requests(), 0);
         let report = metrics.report_at(5_000);
         let read = &report.operations[Operation::Read.index()];
         assert_eq!((read.requests, read.bytes, read.errors), (2, 4608, 0));

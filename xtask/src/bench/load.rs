@@ -1,10 +1,12 @@
 //! The load whose instructions are counted: a fixed number of I/Os through the kernel's own asynchronous I/O
 //! (`io_submit`), past the page cache, and nothing else.
 
-use super::plan::Work;
+use super::plan::{Row, Work};
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 use rustix::fs::{Mode, OFlags};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::ffi::c_void;
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
@@ -55,30 +57,33 @@ pub(super) struct Spent {
 
 /// A device open for the load, with buffers.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(super) struct Load<'a> {
     context: u64,
     iocbs: Vec<Iocb>,
     events: Vec<Event>,
     /// Where the next sequential I/O goes, and the state of the random ones.
     position: u64,
     random: u64,
-    // Closed after the context: nothing is in flight then.
+    // Both outlive the context: nothing is in flight when they go.
+    _buffers: &'a Buffers,
     _device: OwnedFd,
 }
 
-impl Load {
-    pub(super) fn open(device: &Path, work: &Work) -> Result<Self> {
+impl<'a> Load<'a> {
+    pub(super) fn open(device: &Path, work: &Work, buffers: &'a Buffers) -> Result<Self> {
         let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
         let device = rustix::fs::open(device, flags, Mode::empty())
             .with_context(|| format!("cannot open {}", device.display()))?;
-        let buffers = buffers(work.depth * work.block_bytes)?;
+        if work.depth * work.block_bytes > buffers.bytes {
+            bail!("the buffers are too small");
+        }
         let mut iocbs = vec![Iocb::default(); work.depth];
         for (number, iocb) in (0u64..).zip(&mut iocbs) {
             iocb.data = number;
             iocb.opcode = if work.write { WRITE } else { READ };
             iocb.fd = u32::try_from(device.as_raw_fd())?;
             iocb.bytes = work.block_bytes as u64;
-            iocb.buffer = buffers + number * iocb.bytes;
+            iocb.buffer = buffers.first() + number * iocb.bytes;
         }
         Ok(Self {
             context: set_up(work.depth)?,
@@ -86,6 +91,7 @@ impl Load {
             events: vec![Event::default(); work.depth],
             position: 0,
             random: 0x9e37_79b9_7f4a_7c15,
+            _buffers: buffers,
             _device: device,
         })
     }
@@ -149,7 +155,7 @@ impl Load {
     }
 }
 
-impl Drop for Load {
+impl Drop for Load<'_> {
     fn drop(&mut self) {
         // SAFETY: the context is ours and not used afterwards; the call waits for what is in flight.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
@@ -157,25 +163,58 @@ impl Drop for Load {
 }
 
 /// Writes the area once, so that reads find data.
-pub(super) fn fill(device: &Path) -> Result<()> {
-    let work = super::plan::Row::Sw128.work();
+pub(super) fn fill(device: &Path, buffers: &Buffers) -> Result<()> {
+    let work = Row::Sw128.work();
     let blocks = AREA_BYTES / work.block_bytes;
-    Load::open(device, &work)?.drive(&work, blocks as u64)
+    Load::open(device, &work, buffers)?.drive(&work, blocks as u64)
 }
 
-/// Memory for the I/Os, touched so that no fault is measured. Never given back: a load lives as long as its process
-/// needs it, and the kernel may write to it until its context is gone.
-fn buffers(bytes: usize) -> Result<u64> {
-    let access = ProtFlags::READ | ProtFlags::WRITE;
-    let flags = MapFlags::PRIVATE;
-    // SAFETY: the kernel chooses a free address; nothing that exists is touched.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) }?;
-    // As most programs' buffers are: a huge page would halve what the kernel does for 128 KiB.
-    for advice in [Advice::LinuxNoHugepage, Advice::LinuxPopulateWrite] {
-        // SAFETY: the range was mapped above; nothing else is in it.
-        unsafe { madvise(start, bytes, advice) }?;
+/// Memory for the I/Os of any row, touched so that no fault is measured. All devices get the same pages: what an I/O
+/// costs depends on how many of them are neighbours.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    start: *mut c_void,
+    bytes: usize,
+}
+
+const HUGE_PAGE: usize = 2 << 20;
+
+impl Buffers {
+    /// The first byte, at a huge page's boundary.
+    fn first(&self) -> u64 {
+        (self.start as u64).next_multiple_of(HUGE_PAGE as u64)
     }
-    Ok(start as u64)
+
+    /// In single pages, as most programs' buffers are, or in huge ones.
+    pub(super) fn new(huge: bool) -> Result<Self> {
+        let rows = Row::value_variants().iter().map(|row| row.work());
+        let needs = rows.map(|work| work.depth * work.block_bytes);
+        // Room to begin at a huge page's boundary.
+        let bytes = needs.max().unwrap_or_default().next_multiple_of(HUGE_PAGE) + HUGE_PAGE;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE;
+        // SAFETY: the kernel chooses a free address; nothing that exists is touched.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) }?;
+        let buffers = Self { start, bytes };
+        // A huge page halves what the kernel does for 128 KiB.
+        let pages = if huge {
+            Advice::LinuxHugepage
+        } else {
+            Advice::LinuxNoHugepage
+        };
+        for advice in [pages, Advice::LinuxPopulateWrite] {
+            // SAFETY: the range was mapped above; nothing else is in it.
+            unsafe { madvise(start, bytes, advice) }?;
+        }
+        Ok(buffers)
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours. No load has it any more, and a load waits for its I/Os when it ends.
+        let _ = unsafe { munmap(self.start, self.bytes) };
+    }
 }
 
 fn set_up(depth: usize) -> Result<u64> {
@@ -188,7 +227,7 @@ fn set_up(depth: usize) -> Result<u64> {
 
 fn submit(context: u64, iocbs: &mut [*mut Iocb]) -> Result<()> {
     let count = iocbs.len();
-    // SAFETY: the pointers are to `count` control blocks, whose buffers stay mapped for ever.
+    // SAFETY: the pointers are to `count` control blocks, whose buffers outlive the load, which waits for them.
     let result = unsafe { libc::syscall(libc::SYS_io_submit, context, count, iocbs.as_mut_ptr()) };
     if check(result).context("io_submit")? != count {
         bail!("io_submit took only some of a batch");

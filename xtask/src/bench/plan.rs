@@ -1,88 +1,38 @@
-//! What is measured: devices and rows, and the measurements that the guest sends back.
+//! What is measured: rows, and the measurements that the guest sends back.
 
+use super::catalogue::Device;
 use serde::{Deserialize, Serialize};
 
-/// A block device that takes part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Device {
-    /// The kernel's null device: the floor.
-    NullBlk,
-    /// The kernel's memory disk.
-    Brd,
-    /// The kernel's loop device over a file on tmpfs, with direct I/O.
-    Loop,
-    /// Ours.
-    OxublkNull,
-    /// rublk's.
-    RublkNull,
-    /// Ours.
-    OxublkMem,
-    /// rublk over a file on tmpfs: the nearest to a memory disk that it has.
-    RublkLoop,
-    /// Ours, while `oxublk trace` follows its requests. Its probes cost all devices of the driver: measure it alone.
-    OxublkTraced,
-}
-
-impl Device {
-    /// Those that can be measured side by side.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::NullBlk,
-        Self::Brd,
-        Self::Loop,
-        Self::OxublkNull,
-        Self::RublkNull,
-        Self::OxublkMem,
-        Self::RublkLoop,
-    ];
-
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::NullBlk => "null_blk (kernel)",
-            Self::Brd => "brd (kernel)",
-            Self::Loop => "loop, tmpfs, direct (kernel)",
-            Self::OxublkNull => "oxublk null",
-            Self::RublkNull => "rublk null",
-            Self::OxublkMem => "oxublk mem",
-            Self::RublkLoop => "rublk loop, tmpfs",
-            Self::OxublkTraced => "oxublk null, traced",
-        }
-    }
-
-    /// The device of rublk that this one of ours is compared with.
-    pub(crate) fn peer(self) -> Option<Self> {
-        match self {
-            Self::OxublkNull => Some(Self::RublkNull),
-            Self::OxublkMem => Some(Self::RublkLoop),
-            _ => None,
-        }
-    }
-
-    /// Whether it keeps data, so that it must be filled before it is read.
-    pub(crate) fn keeps_data(self) -> bool {
-        matches!(
-            self,
-            Self::Brd | Self::Loop | Self::OxublkMem | Self::RublkLoop
-        )
-    }
-}
-
 /// One workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Row {
     /// 4 KiB random reads, 32 in flight, each submitted alone
     Rr32,
     /// The same in batches of 16
     Rr32b,
+    /// Two jobs of rr32 at once (by the wall clock only)
+    #[value(name = "rr32x2")]
+    Rr32x2,
     /// 4 KiB random writes, 32 in flight, each submitted alone
     Rw32,
     /// The same in batches of 16
     Rw32b,
+    /// Two jobs of rw32 at once (by the wall clock only)
+    #[value(name = "rw32x2")]
+    Rw32x2,
     /// 128 KiB sequential reads, 32 in flight
     Sr128,
     /// 128 KiB sequential writes, 32 in flight
     Sw128,
+    /// 1 MiB sequential reads, 8 in flight
+    #[value(name = "sr1m")]
+    Sr1m,
+    /// 1 MiB sequential writes, 8 in flight
+    #[value(name = "sw1m")]
+    Sw1m,
     /// 4 KiB random reads, one after the other
     Lat1,
 }
@@ -97,58 +47,90 @@ pub(crate) struct Work {
     pub(crate) depth: usize,
     /// Submitted, and waited for, at once.
     pub(crate) batch: usize,
+    /// So many do this at the same time.
+    pub(crate) jobs: usize,
     /// How many I/Os make a measurement of instructions.
     pub(crate) ios: u64,
 }
 
 impl Row {
     /// The rows whose instructions are counted.
-    pub(crate) const COUNTED: [Self; 5] = [
+    pub(crate) const COUNTED: [Self; 8] = [
         Self::Rr32,
         Self::Rr32b,
         Self::Rw32b,
         Self::Sr128,
+        Self::Sw128,
+        Self::Sr1m,
+        Self::Sw1m,
         Self::Lat1,
     ];
     /// The rows that are timed.
     pub(crate) const TIMED: [Self; 5] =
         [Self::Rr32, Self::Rw32, Self::Sr128, Self::Sw128, Self::Lat1];
+    /// The rows that are timed on devices with several queues.
+    pub(crate) const PARALLEL: [Self; 2] = [Self::Rr32x2, Self::Rw32x2];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Rr32 => "rr32",
             Self::Rr32b => "rr32b",
+            Self::Rr32x2 => "rr32x2",
             Self::Rw32 => "rw32",
             Self::Rw32b => "rw32b",
+            Self::Rw32x2 => "rw32x2",
             Self::Sr128 => "sr128",
             Self::Sw128 => "sw128",
+            Self::Sr1m => "sr1m",
+            Self::Sw1m => "sw1m",
             Self::Lat1 => "lat1",
         }
     }
 
     pub(crate) fn work(self) -> Work {
-        let work = Work {
-            write: matches!(self, Self::Rw32 | Self::Rw32b | Self::Sw128),
-            random: !matches!(self, Self::Sr128 | Self::Sw128),
+        let single = Work {
+            write: matches!(
+                self,
+                Self::Rw32 | Self::Rw32b | Self::Rw32x2 | Self::Sw128 | Self::Sw1m
+            ),
+            random: true,
             block_bytes: 4 << 10,
             depth: 32,
             batch: 1,
-            ios: 20_000,
+            jobs: 1,
+            ios: 10_000,
         };
         match self {
-            Self::Rr32 | Self::Rw32 => work,
-            Self::Rr32b | Self::Rw32b => Work { batch: 16, ..work },
+            Self::Rr32 | Self::Rw32 => single,
+            Self::Rr32b | Self::Rw32b => Work {
+                batch: 16,
+                ..single
+            },
+            Self::Rr32x2 | Self::Rw32x2 => Work { jobs: 2, ..single },
             Self::Sr128 | Self::Sw128 => Work {
+                random: false,
                 block_bytes: 128 << 10,
-                ios: 3_000,
-                ..work
+                ios: 1_500,
+                ..single
+            },
+            Self::Sr1m | Self::Sw1m => Work {
+                random: false,
+                block_bytes: 1 << 20,
+                depth: 8,
+                ios: 200,
+                ..single
             },
             Self::Lat1 => Work {
                 depth: 1,
-                ios: 10_000,
-                ..work
+                ios: 5_000,
+                ..single
             },
         }
+    }
+
+    /// Whether its figure is a rate of bytes.
+    pub(crate) fn in_bytes(self) -> bool {
+        self.work().block_bytes > 4 << 10
     }
 }
 
@@ -160,15 +142,18 @@ pub(crate) enum Mode {
     Instructions,
     /// Wall clock, by fio.
     WallClock,
+    /// What servers take: memory, time to come and go, processor time.
+    Footprint,
 }
 
 impl Mode {
     pub(crate) fn unit(self, row: Row) -> &'static str {
-        match (self, row) {
-            (Self::Instructions, _) => "instructions",
-            (Self::WallClock, Row::Sr128 | Row::Sw128) => "MiB/s",
-            (Self::WallClock, Row::Lat1) => "µs",
-            (Self::WallClock, _) => "IOPS",
+        match self {
+            Self::Instructions => "instructions",
+            Self::Footprint => "ns",
+            Self::WallClock if row.in_bytes() => "MiB/s",
+            Self::WallClock if row == Row::Lat1 => "µs",
+            Self::WallClock => "IOPS",
         }
     }
 }
@@ -182,6 +167,10 @@ pub(crate) struct Plan {
     pub(crate) seconds: u32,
     /// Whether the servers run as batch jobs.
     pub(crate) batch: bool,
+    /// Whether the load's buffers lie in huge pages.
+    pub(crate) huge_pages: bool,
+    /// Of each device, where it can have several.
+    pub(crate) queues: u32,
     pub(crate) devices: Vec<Device>,
     pub(crate) rows: Vec<Row>,
 }
@@ -196,4 +185,7 @@ pub(crate) struct Sample {
     pub(crate) figure: f64,
     /// Of the whole guest, per I/O.
     pub(crate) switches: f64,
+    /// The 99th and the 99.9th percentile in µs, of a timed latency.
+    #[serde(default)]
+    pub(crate) tail: Option<(f64, f64)>,
 }

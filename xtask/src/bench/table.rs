@@ -1,6 +1,8 @@
 //! Medians, ratios and the tables that show them.
 
-use super::plan::{Device, Mode, Plan, Row, Sample};
+use super::catalogue::Device;
+use super::markdown::{middle, sorted, thousands, write_lines};
+use super::plan::{Mode, Plan, Row, Sample};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -13,12 +15,24 @@ pub(super) struct Cell {
     pub(super) median: f64,
     pub(super) min: f64,
     pub(super) max: f64,
+    /// The rounds that it was measured in.
+    pub(super) rounds: usize,
     /// Context switches per I/O, the median.
     pub(super) switches: f64,
+    /// The 99th and the 99.9th percentile in µs, medians, of a timed latency.
+    pub(super) tail: Option<(f64, f64)>,
     /// Times null_blk's figure.
     pub(super) to_null_blk: Option<f64>,
-    /// Times the figure of rublk's device of the same kind.
-    pub(super) to_rublk: Option<f64>,
+    /// For ours: the best of the peers that are of the same kind.
+    pub(super) peer: Option<Best>,
+}
+
+/// The best of the peers in a cell.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Best {
+    pub(super) device: Device,
+    /// Our figure, times the peer's.
+    pub(super) ratio: f64,
 }
 
 /// All cells of one run.
@@ -28,6 +42,7 @@ pub(super) struct Table {
     pub(super) kernel: String,
     pub(super) mode: Mode,
     pub(super) rounds: u32,
+    pub(super) queues: u32,
     /// Whether the servers ran as batch jobs.
     pub(super) batch: bool,
     pub(super) cells: Vec<Cell>,
@@ -43,24 +58,19 @@ impl Table {
                 cells.push(cell(plan.mode, samples, sample));
             }
         }
-        let figures: Vec<(Device, Row, f64)> = cells
-            .iter()
-            .map(|cell| (cell.device, cell.row, cell.median))
-            .collect();
-        let ratio = |cell: &Cell, to: Device| {
-            let base = figures
-                .iter()
-                .find(|(device, row, _)| *device == to && *row == cell.row);
-            base.map(|(_, _, base)| cell.median / base)
-        };
+        let all = cells.clone();
         for cell in &mut cells {
-            cell.to_null_blk = ratio(cell, Device::NullBlk);
-            cell.to_rublk = cell.device.peer().and_then(|peer| ratio(cell, peer));
+            cell.to_null_blk = all
+                .iter()
+                .find(|other| other.device == Device::null_blk() && other.row == cell.row)
+                .map(|floor| cell.median / floor.median);
+            cell.peer = best_peer(plan.mode, cell, &all);
         }
         Self {
             kernel,
             mode: plan.mode,
             rounds: plan.rounds,
+            queues: plan.queues,
             batch: plan.batch,
             cells,
         }
@@ -84,14 +94,24 @@ impl Table {
     }
 
     fn what(&self) -> String {
-        let rounds = self.rounds;
+        let (rounds, queues) = (self.rounds_text(), self.queues);
+        let ratios = "(× null_blk; × the best peer of the same kind)";
         match self.mode {
-            Mode::Instructions => format!(
-                "guest instructions per I/O (× null_blk; × rublk), medians of {rounds} rounds"
-            ),
             Mode::WallClock => format!(
-                "4 KiB in IOPS, 128 KiB in MiB/s, lat1 in µs (× null_blk; × rublk), medians of {rounds} rounds"
+                "4 KiB in IOPS, more in MiB/s, lat1 in µs with p99 and p99.9 {ratios}, queues: {queues}, medians of {rounds} rounds"
             ),
+            Mode::Instructions | Mode::Footprint => {
+                format!("guest instructions per I/O {ratios}, medians of {rounds} rounds")
+            }
+        }
+    }
+
+    /// How many rounds there were: less than asked for, where the guest did not come to its end.
+    fn rounds_text(&self) -> String {
+        let rounds = || self.cells.iter().map(|cell| cell.rounds);
+        match (rounds().min(), rounds().max()) {
+            (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+            (_, most) => most.unwrap_or_default().to_string(),
         }
     }
 
@@ -109,7 +129,7 @@ impl Table {
         let mut lines = vec![vec!["device".to_owned()]];
         lines[0].extend(rows.iter().map(|row| row.name().to_owned()));
         for device in devices {
-            let mut line = vec![device.title().to_owned()];
+            let mut line = vec![device.title.to_owned()];
             line.extend(rows.iter().map(|row| {
                 let cell = self
                     .cells
@@ -130,6 +150,11 @@ fn cell(mode: Mode, samples: &[Sample], of: &Sample) -> Cell {
             .filter(|sample| sample.round > 0 && sample.device == of.device && sample.row == of.row)
     };
     let figures = sorted(of_cell().map(|sample| sample.figure));
+    let tail = |pick: fn((f64, f64)) -> f64| {
+        middle(&sorted(
+            of_cell().filter_map(|sample| sample.tail).map(pick),
+        ))
+    };
     Cell {
         device: of.device,
         row: of.row,
@@ -137,44 +162,43 @@ fn cell(mode: Mode, samples: &[Sample], of: &Sample) -> Cell {
         median: middle(&figures),
         min: figures.first().copied().unwrap_or_default(),
         max: figures.last().copied().unwrap_or_default(),
+        rounds: figures.len(),
         switches: middle(&sorted(of_cell().map(|sample| sample.switches))),
+        tail: of.tail.map(|_| (tail(|tail| tail.0), tail(|tail| tail.1))),
         to_null_blk: None,
-        to_rublk: None,
+        peer: None,
     }
 }
 
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-/// The median of sorted values; of an even number the mean of the two in the middle.
-fn middle(sorted: &[f64]) -> f64 {
-    let half = sorted.len() / 2;
-    let upper = sorted.get(half).copied().unwrap_or_default();
-    if sorted.len() % 2 == 1 {
-        return upper;
-    }
-    let lower = half.checked_sub(1).and_then(|at| sorted.get(at)).copied();
-    lower.map_or(upper, |lower| (lower + upper) / 2.0)
+/// The peer that is ahead of the others in this cell; more is better where a rate is measured.
+fn best_peer(mode: Mode, ours: &Cell, all: &[Cell]) -> Option<Best> {
+    let rate = mode == Mode::WallClock && ours.row != Row::Lat1;
+    let badness = |cell: &&Cell| if rate { -cell.median } else { cell.median };
+    all.iter()
+        .filter(|other| other.row == ours.row && ours.device.competes_with(other.device))
+        .min_by(|one, other| badness(one).total_cmp(&badness(other)))
+        .map(|best| Best {
+            device: best.device,
+            ratio: ours.median / best.median,
+        })
 }
 
 fn figure(cell: &Cell) -> String {
     let mut text = thousands(cell.median);
-    match (cell.to_null_blk, cell.to_rublk) {
-        (Some(floor), Some(peer)) => {
-            let _ = write!(text, " ({floor:.2}×; {peer:.3}×)");
-        }
-        (Some(floor), None) => {
-            let _ = write!(text, " ({floor:.2}×)");
-        }
-        (None, Some(peer)) => {
-            let _ = write!(text, " (–; {peer:.3}×)");
-        }
-        (None, None) => {}
+    if let Some((p99, p999)) = cell.tail {
+        let _ = write!(text, "; p99 {}, p99.9 {}", thousands(p99), thousands(p999));
     }
-    text
+    let floor = cell.to_null_blk.map(|floor| format!("{floor:.2}×"));
+    let peer = cell
+        .peer
+        .as_ref()
+        .map(|best| format!("{:.3}× {}", best.ratio, best.device.id));
+    match (floor, peer) {
+        (Some(floor), Some(peer)) => text + &format!(" ({floor}; {peer})"),
+        (Some(only), None) => text + &format!(" ({only})"),
+        (None, Some(peer)) => text + &format!(" (–; {peer})"),
+        (None, None) => text,
+    }
 }
 
 fn spread(cell: &Cell) -> String {
@@ -183,95 +207,91 @@ fn spread(cell: &Cell) -> String {
     format!("{:.2}; {low:+.1} … {high:+.1} %", cell.switches)
 }
 
-/// `12,345`; small values keep a digit behind the point.
-fn thousands(value: f64) -> String {
-    if value < 100.0 {
-        return format!("{value:.1}");
-    }
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Lines of a Markdown table, the first one its head, columns as wide as their widest cell.
-fn write_lines(text: &mut String, lines: &[Vec<String>]) {
-    let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| {
-        let cells = lines.iter().filter_map(|line| line.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for (number, line) in lines.iter().enumerate() {
-        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            let width = *width;
-            let _ = if column == 0 {
-                write!(text, "| {cell:<width$} ")
-            } else {
-                write!(text, "| {cell:>width$} ")
-            };
-        }
-        text.push_str("|\n");
-        if number == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                let dashes = "-".repeat(*width);
-                let _ = write!(text, "|-{dashes}{}", if column == 0 { '-' } else { ':' });
-            }
-            text.push_str("|\n");
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::{Table, middle, thousands};
-    use crate::bench::plan::{Device, Mode, Plan, Row, Sample};
+pub(super) mod tests {
+    use super::Table;
+    use crate::bench::plan::{Mode, Plan, Row, Sample};
 
-    fn sample(device: Device, round: u32, figure: f64) -> Sample {
+    pub(in crate::bench) fn sample(device: &str, row: Row, round: u32, figure: f64) -> Sample {
         Sample {
-            device,
-            row: Row::Lat1,
+            device: device.parse().unwrap(),
+            row,
             round,
             figure,
             switches: 2.0,
+            tail: None,
         }
     }
 
-    #[test]
-    fn medians_of_the_rounds_that_count_are_compared() {
-        let mut samples = vec![sample(Device::NullBlk, 0, 1.0)];
-        for (round, figure) in [(1, 100.0), (2, 90.0), (3, 500.0)] {
-            samples.push(sample(Device::NullBlk, round, figure));
-            samples.push(sample(Device::OxublkNull, round, figure * 2.0));
-            samples.push(sample(Device::RublkNull, round, figure * 4.0));
-        }
-        let plan = Plan {
-            mode: Mode::Instructions,
+    pub(in crate::bench) fn plan(mode: Mode) -> Plan {
+        Plan {
+            mode,
             rounds: 3,
             seconds: 0,
             batch: false,
+            huge_pages: false,
+            queues: 1,
             devices: Vec::new(),
             rows: Vec::new(),
-        };
-        let table = Table::of("7.3".to_owned(), &plan, &samples);
-        let ours = &table.cells[1];
-        assert_eq!((ours.median, ours.min, ours.max), (200.0, 180.0, 1000.0));
-        assert_eq!((ours.to_null_blk, ours.to_rublk), (Some(2.0), Some(0.5)));
-        assert_eq!(table.cells[0].to_rublk, None);
-        let text = table.text();
-        assert!(text.contains("200 (2.00×; 0.500×) |"), "{text}");
+        }
     }
 
     #[test]
-    fn figures_are_easy_to_read() {
-        assert_eq!(thousands(1_234_567.4), "1,234,567");
-        assert_eq!(thousands(999.6), "1,000");
-        assert_eq!(thousands(12.34), "12.3");
-        assert_eq!(middle(&[1.0, 2.0]), 1.5);
+    fn medians_of_the_rounds_that_count_are_compared_with_the_best_peer() {
+        let sample = |device, round, figure| sample(device, Row::Lat1, round, figure);
+        let mut samples = vec![sample("null-blk", 0, 1.0)];
+        for (round, figure) in [(1, 100.0), (2, 90.0), (3, 500.0)] {
+            samples.push(sample("null-blk", round, figure));
+            samples.push(sample("oxublk-null", round, figure * 2.0));
+            samples.push(sample("rublk-null", round, figure * 4.0));
+            samples.push(sample("selftest-null", round, figure * 2.5));
+            samples.push(sample("libublk-ramdisk", round, figure));
+        }
+        let table = Table::of("7.3".to_owned(), &plan(Mode::Instructions), &samples);
+        let ours = &table.cells[1];
+        assert_eq!((ours.median, ours.min, ours.max), (200.0, 180.0, 1000.0));
+        assert_eq!(ours.to_null_blk, Some(2.0));
+        let best = ours.peer.as_ref().unwrap();
+        assert_eq!((best.device.id, best.ratio), ("selftest-null", 0.8));
+        assert!(table.cells[0].peer.is_none());
+        let text = table.text();
+        assert!(text.contains("medians of 3 rounds"), "{text}");
+        assert!(
+            text.contains("200 (2.00×; 0.800× selftest-null) |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_was_cut_short_does_not_claim_all_rounds() {
+        let samples = [
+            sample("brd", Row::Rr32, 1, 1.0),
+            sample("brd", Row::Rr32, 2, 1.0),
+            sample("brd", Row::Lat1, 1, 1.0),
+        ];
+        let table = Table::of("7.3".to_owned(), &plan(Mode::Instructions), &samples);
+        let text = table.text();
+        assert!(text.contains("medians of 1 to 2 rounds"), "{text}");
+    }
+
+    #[test]
+    fn of_rates_the_highest_is_the_best() {
+        let mut samples = Vec::new();
+        for (device, figure) in [
+            ("oxublk-null", 50.0),
+            ("rublk-null", 100.0),
+            ("libublk-null", 80.0),
+        ] {
+            samples.push(sample(device, Row::Rr32, 1, figure));
+            samples.push(Sample {
+                tail: Some((figure * 2.0, figure * 3.0)),
+                ..sample(device, Row::Lat1, 1, figure)
+            });
+        }
+        let table = Table::of("7.3".to_owned(), &plan(Mode::WallClock), &samples);
+        let best = |at: usize| table.cells[at].peer.as_ref().unwrap().device.id;
+        assert_eq!((best(0), best(1)), ("rublk-null", "libublk-null"));
+        let text = table.text();
+        assert!(text.contains("80.0; p99 160, p99.9 240 |"), "{text}");
     }
 }

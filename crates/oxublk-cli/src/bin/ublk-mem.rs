@@ -17,7 +17,7 @@ use oxublk_cli::exit::{Exit, Outcome};
 use oxublk_cli::logging::Log;
 use oxublk_cli::report::Added;
 use oxublk_cli::size::Size;
-use oxublk_cli::state::RunDir;
+use oxublk_cli::state::{Origin, RunDir};
 use oxublk_cli::{server, target, text};
 use tracing::level_filters::LevelFilter;
 
@@ -54,7 +54,12 @@ fn run(arguments: &MemCli) -> Outcome<()> {
         ..DeviceOptions::default()
     };
     let disk = target::mem(size.0, &options)?;
-    let serving = server::start(&RunDir::from_env(), "mem", Blocking(disk), &options)?;
+    let serving = server::start(
+        &RunDir::from_env(),
+        Origin::new("mem"),
+        Blocking(disk),
+        &options,
+    )?;
     let block_path = serving.id().block_path();
     print(&welcome(&serving.added()));
     let done = serving.run(|info, metrics| print(&text::tags(info, metrics)))?;

@@ -6,6 +6,7 @@ use oxublk::{Disk, Geometry, Sink, Source};
 
 use crate::Target;
 
+mod run;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@
 //!   lock, an exclusive one under the write lock.
 //! - *Initialised.* Anonymous memory reads as zeroes before it is written and after `DONTNEED`.
 //!
-//! A request takes one lock at a time and holds it for one copy of at most 64 KiB.
+//! A request takes the locks of its chunks in their order, and holds those of at most 1 MiB for one copy.
 //!
 //! # One copy
 //!
@@ -41,6 +41,7 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::run::{Run, Span};
 use oxublk::{Sink, Source};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
@@ -76,15 +77,6 @@ pub(super) struct Store {
 unsafe impl Send for Store {}
 // SAFETY: every access through a shared store to the memory at `base` is under its chunk's lock.
 unsafe impl Sync for Store {}
-
-/// The part of a request that lies in one chunk.
-#[derive(Clone, Copy)]
-struct Span {
-    /// From the start of the store.
-    offset: usize,
-    /// Not 0.
-    len: usize,
-}
 
 impl Store {
     pub(super) fn new(size_bytes: u64) -> io::Result<Self> {
@@ -132,28 +124,47 @@ impl Store {
 
     /// Gives `to` the bytes from `offset` on, as many as it takes: from where they lie.
     pub(super) fn read(&self, to: &mut Sink<'_>, offset: u64) -> io::Result<()> {
+        let mut run = Run::default();
         for span in self.spans(offset, to.remaining() as u64)? {
-            let chunk = self.chunk(span).map(lock_shared);
-            let Some(pages) = chunk.filter(|pages| **pages & self.pages(span) != 0) else {
-                to.put_zeroes(span.len)?;
-                continue;
-            };
-            // SAFETY: the span is in an accessible granule and inside one chunk, whose lock is held while the slice lives: nobody
-            // writes to it.
-            let bytes = unsafe { slice::from_raw_parts(self.at(span), span.len) };
-            to.put(bytes)?;
-            drop(pages);
+            match self.chunk(span).map(lock_shared) {
+                Some(pages) if *pages & self.pages(span) != 0 => {
+                    if run.is_full() {
+                        self.give(&mut run, to)?;
+                    }
+                    run.add(span, pages);
+                }
+                _ => {
+                    self.give(&mut run, to)?;
+                    to.put_zeroes(span.len)?;
+                }
+            }
         }
+        self.give(&mut run, to)
+    }
+
+    fn give(&self, run: &mut Run<RwLockReadGuard<'_, Pages>>, to: &mut Sink<'_>) -> io::Result<()> {
+        let Some(span) = run.span else {
+            return Ok(());
+        };
+        // SAFETY: a run's spans follow one another, each in an accessible granule and inside one chunk, whose lock is held while the
+        // slice lives: nobody writes to it.
+        let bytes = unsafe { slice::from_raw_parts(self.at(span), span.len) };
+        to.put(bytes)?;
+        run.let_go();
         Ok(())
     }
 
     /// Stores from `offset` on what `from` gives, all of it: to where it will lie.
     pub(super) fn write(&self, from: &mut Source<'_>, offset: u64) -> io::Result<()> {
+        let mut run = Run::default();
         for span in self.spans(offset, from.remaining() as u64)? {
             let chunk = match self.chunk(span) {
                 Some(chunk) => chunk,
                 None => self.grow(span)?,
             };
+            if run.is_full() {
+                self.take(&mut run, from)?;
+            }
             let mut pages = lock(chunk);
             let new = self.pages(span) & !*pages;
             if new != 0 {
@@ -162,11 +173,24 @@ impl Store {
                 self.held_pages
                     .fetch_add(u64::from(new.count_ones()), Relaxed);
             }
-            // SAFETY: the span is in an accessible granule and inside one chunk, whose lock is held alone while the slice lives:
-            // nobody else reads or writes it.
-            let bytes = unsafe { slice::from_raw_parts_mut(self.at(span), span.len) };
-            from.take(bytes)?;
+            run.add(span, pages);
         }
+        self.take(&mut run, from)
+    }
+
+    fn take(
+        &self,
+        run: &mut Run<RwLockWriteGuard<'_, Pages>>,
+        from: &mut Source<'_>,
+    ) -> io::Result<()> {
+        let Some(span) = run.span else {
+            return Ok(());
+        };
+        // SAFETY: a run's spans follow one another, each in an accessible granule and inside one chunk, whose lock is held alone
+        // while the slice lives: nobody else reads or writes it.
+        let bytes = unsafe { slice::from_raw_parts_mut(self.at(span), span.len) };
+        from.take(bytes)?;
+        run.let_go();
         Ok(())
     }
 

@@ -1,11 +1,18 @@
 //! A disk's size and geometry in the driver's words.
 
-use oxublk_sys::{DevAttrs, ParamBasic, ParamDiscard, ParamTypes, Params, SECTOR_SIZE};
+use oxublk_sys::{
+    DevAttrs, ParamBasic, ParamDiscard, ParamDmaAlign, ParamSegment, ParamTypes, Params,
+    SECTOR_SIZE,
+};
 
 use crate::disk::Geometry;
 
 /// The largest discard or write-zeroes: 1 GiB, so that one request does not hold its queue for long.
 const MAX_RANGE_SECTORS: u32 = 1 << 21;
+
+/// The driver's own limits of a segment, for when only one of ours is given.
+const SEGMENT_BYTES: u32 = u32::MAX;
+const SEGMENT_BOUNDARY_MASK: u64 = u32::MAX as u64;
 
 /// The parameters of a disk whose geometry was checked.
 pub(super) fn params(size_bytes: u64, geometry: &Geometry) -> Params {
@@ -41,7 +48,31 @@ pub(super) fn params(size_bytes: u64, geometry: &Geometry) -> Params {
             ..ParamDiscard::default()
         };
     }
+    memory(&mut params, geometry);
     params
+}
+
+/// What the clients' memory must be like. A kernel that does not know these sections drops them.
+fn memory(params: &mut Params, geometry: &Geometry) {
+    if geometry.dma_alignment_bytes > 0 {
+        params.types |= ParamTypes::DMA_ALIGN.bits();
+        params.dma = ParamDmaAlign {
+            alignment: geometry.dma_alignment_bytes - 1,
+            ..ParamDmaAlign::default()
+        };
+    }
+    if geometry.max_segments > 0 || geometry.max_segment_bytes > 0 {
+        params.types |= ParamTypes::SEGMENT.bits();
+        params.seg = ParamSegment {
+            seg_boundary_mask: SEGMENT_BOUNDARY_MASK,
+            max_segment_size: match geometry.max_segment_bytes {
+                0 => SEGMENT_BYTES,
+                bytes => bytes,
+            },
+            max_segments: geometry.max_segments,
+            ..ParamSegment::default()
+        };
+    }
 }
 
 fn attributes(geometry: &Geometry) -> DevAttrs {
@@ -109,5 +140,44 @@ mod tests {
             ),
             (0, 1 << 21)
         );
+    }
+
+    #[test]
+    fn limits_of_memory_are_sections_of_their_own_only_when_given() {
+        let plain = params(4096, &Geometry::default());
+        let sections = ParamTypes::DMA_ALIGN | ParamTypes::SEGMENT;
+        assert!(!plain.param_types().intersects(sections));
+        let geometry = Geometry {
+            dma_alignment_bytes: 512,
+            max_segments: 128,
+            ..Geometry::default()
+        };
+        assert!(geometry.check(4096).is_ok());
+        let limited = params(4096, &geometry);
+        assert!(limited.param_types().contains(sections));
+        assert_eq!(limited.dma.alignment, 511, "a mask");
+        let segment = limited.seg;
+        assert_eq!(
+            (segment.max_segments, segment.max_segment_size),
+            (128, u32::MAX),
+            "the driver wants both"
+        );
+        assert!((segment.seg_boundary_mask + 1).is_power_of_two());
+    }
+
+    #[test]
+    fn limits_that_the_driver_refuses_are_refused_before() {
+        for alignment in [1, 2, 24, 8192] {
+            let geometry = Geometry {
+                dma_alignment_bytes: alignment,
+                ..Geometry::default()
+            };
+            assert!(geometry.check(4096).is_err(), "{alignment}");
+        }
+        let geometry = Geometry {
+            max_segment_bytes: 2048,
+            ..Geometry::default()
+        };
+        assert!(geometry.check(4096).is_err());
     }
 }

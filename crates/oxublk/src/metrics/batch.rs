@@ -49,8 +49,4 @@ impl Batch {
     pub(super) fn requests(&self) -> u64 {
         self.counts.iter().map(|counts| counts.requests).sum()
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.requests() == 0
-    }
 }

@@ -36,7 +36,7 @@ pub struct Span {
 
 /// An operation of the ring, as a disk asks for it.
 ///
-/// The file is a number: whoever asks keeps it open until the operation is submitted (see [`Desk`]), and the kernel from then on.
+/// The file is a number: whoever asks keeps it open until the operation is submitted (a disk keeps it as a field), and the kernel from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// From a file into a request's data.

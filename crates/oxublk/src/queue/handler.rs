@@ -22,16 +22,25 @@ pub struct Done {
     pub answer: Answer,
 }
 
+/// What becomes of a request that was begun.
+#[derive(Debug)]
+pub enum Begun {
+    /// It has its answer.
+    Answered(Held, Answer),
+    /// Its answer comes later, by [`progress`](Handler::progress).
+    UnderWay,
+}
+
 /// Answers a queue's requests: at once, or later.
 pub trait Handler<R: Ring> {
     /// Whether every request is answered at once: then their time is the disk's.
     const AT_ONCE: bool;
 
-    /// A request has come. None when its answer comes later, by [`progress`](Self::progress).
+    /// A request has come.
     ///
     /// # Errors
     /// The ring took no more.
-    fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>>;
+    fn begin(&mut self, ring: &mut R, held: Held, request: &Request) -> io::Result<Begun>;
 
     /// An operation ended.
     fn ended(&mut self, _id: OpId, _result: i32) {}
@@ -78,15 +87,15 @@ impl<'d, D: Disk> Calls<'d, D> {
 impl<D: Disk> Calls<'_, D> {
     /// Of a request whose data lie in shared memory. A disk that does not move them itself has them in its tag's buffer meanwhile.
     #[cold]
-    fn answer_shared<R: Ring>(&self, ring: &mut R, held: &Held, request: Request) -> Answer {
+    fn answer_shared<R: Ring>(&self, ring: &mut R, held: &Held, request: &Request) -> Answer {
         let answered = ring.shared(held).and_then(|part| {
             if self.direct {
                 return Ok(request.answer_directly(self.disk, Carrier::Shared(part)));
             }
             let buffer = ring.buffer(held);
-            fetch(&part, &request, buffer)?;
+            fetch(&part, request, buffer)?;
             let mut answer = request.answer(self.disk, buffer);
-            deliver(&part, &request, buffer, &mut answer);
+            deliver(&part, request, buffer, &mut answer);
             Ok(answer)
         });
         answered.unwrap_or_else(|error| request.outcome(Ok(Err(error))))
@@ -117,7 +126,7 @@ impl<R: Ring, D: Disk> Handler<R> for Calls<'_, D> {
     const AT_ONCE: bool = true;
 
     #[inline]
-    fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>> {
+    fn begin(&mut self, ring: &mut R, held: Held, request: &Request) -> io::Result<Begun> {
         let answer = if request.is_shared() {
             self.answer_shared(ring, &held, request)
         } else if self.direct {
@@ -125,10 +134,6 @@ impl<R: Ring, D: Disk> Handler<R> for Calls<'_, D> {
         } else {
             request.answer(self.disk, ring.buffer(&held))
         };
-        Ok(Some(Done {
-            held,
-            request,
-            answer,
-        }))
+        Ok(Begun::Answered(held, answer))
     }
 }

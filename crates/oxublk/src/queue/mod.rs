@@ -20,7 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use backend::{Async, Backend, Blocking, Share};
-pub use handler::{Calls, Done, Handler};
+pub use handler::{Begun, Calls, Done, Handler};
 pub use request::{Answer, Failure, Request};
 pub use ring::{Completion, Ring};
 pub use tag::{Held, Outcome, Tags};
@@ -35,9 +35,9 @@ pub use crate::shared::SharedPart;
 pub use crate::transfer::Carrier;
 
 /// Answers wait for the rest of their batch while a request takes less than this on average, so
-/// that one system call serves all of them; a slower disk's answers are handed over one by one,
-/// so that none waits for another's.
+/// that one system call serves all of them. Of a slower disk's none waits longer than the second for others.
 const SLOW_NS: u64 = 20_000;
+const PATIENCE_NS: u64 = 50_000;
 
 /// Why a queue ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct Queue<R, H> {
     /// Answers written down and not yet handed to the driver, and their tags. Room for every tag.
     batch: Batch,
     answered: Vec<Tag>,
+    /// Those of them whose requests came with an earlier batch.
+    late: Vec<Tag>,
     /// How long the disk took for a request of late: a moving mean, in which the latest counts half.
     mean_ns: u64,
     /// Somebody asked the queue to leave. It may come as early as while the tags are armed.
@@ -101,6 +103,7 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             waiting: Vec::with_capacity(depth),
             batch: Batch::default(),
             answered: Vec::with_capacity(depth),
+            late: Vec::with_capacity(depth),
             mean_ns: 0,
             woken: false,
         }
@@ -142,10 +145,13 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             if self.tags.all_gone() {
                 return Ok(Ended::Stopped);
             }
-            // What is ready already must not wait for what comes.
-            let wait = self.handler.fall_asleep();
-            self.ring.enter(wait)?;
-            self.handler.awake();
+            // What is ready already must not wait for what comes, nor keep it from coming.
+            if self.handler.fall_asleep() {
+                self.ring.enter(true)?;
+                self.handler.awake();
+            } else {
+                self.ring.look()?;
+            }
             self.reap()?;
         }
     }
@@ -206,24 +212,35 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
     fn answer_waiting(&mut self) -> Result<(), QueueError> {
         let mut waiting = std::mem::take(&mut self.waiting);
         for (held, request) in waiting.drain(..) {
-            self.begin(held, request)?;
+            self.begin(held, &request)?;
             if H::AT_ONCE && self.mean_ns > SLOW_NS {
-                self.settle();
-                self.ring.enter(false)?;
-                // The driver's own time, in which it copies the data, says nothing about the disk.
-                self.batch.resumed_at(self.ring.now_ns());
+                self.hand_over_in_time()?;
             }
         }
         self.waiting = waiting;
         while let Some(done) = self.handler.progress(&mut self.ring)? {
-            self.hand_over(done)?;
+            self.late.push(done.held.tag());
+            self.write_down(done.held, &done.request, &done.answer)?;
         }
         self.settle();
         Ok(())
     }
 
+    /// Of a slow disk: hands over what would wait for too long.
+    fn hand_over_in_time(&mut self) -> Result<(), QueueError> {
+        if self.ring.now_ns() < self.batch.settled_ns() + PATIENCE_NS {
+            return Ok(());
+        }
+        self.settle();
+        self.ring.enter(false)?;
+        // The driver's own time, in which it copies the data, says nothing about the disk.
+        self.batch.resumed_at(self.ring.now_ns());
+        Ok(())
+    }
+
     /// Gives a request to the disk.
-    fn begin(&mut self, held: Held, request: Request) -> Result<(), QueueError> {
+    #[inline]
+    fn begin(&mut self, held: Held, request: &Request) -> Result<(), QueueError> {
         let tag = held.tag();
         if let Some(record) = self.metrics.records().get(tag.index()) {
             record.handed(self.batch.settled_ns());
@@ -233,22 +250,26 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             self.metrics.count_shared(request.length);
         }
         match self.handler.begin(&mut self.ring, held, request)? {
-            Some(done) => self.hand_over(done),
-            None => Ok(()),
+            Begun::Answered(held, answer) => {
+                let failed = answer.failure.is_some();
+                self.batch.add(request.operation, request.length, failed);
+                self.write_down(held, request, &answer)
+            }
+            Begun::UnderWay => Ok(()),
         }
     }
 
     /// Writes an answer down for the driver.
     #[inline]
-    fn hand_over(&mut self, done: Done) -> Result<(), QueueError> {
-        let Done {
-            held,
-            request,
-            answer,
-        } = done;
+    fn write_down(
+        &mut self,
+        held: Held,
+        request: &Request,
+        answer: &Answer,
+    ) -> Result<(), QueueError> {
         let tag = held.tag();
         if let Some(failure) = &answer.failure {
-            self.log(tag, &request, failure);
+            self.log(tag, request, failure);
         }
         self.tags.answer(held);
         self.ring.commit(tag, answer.result)?;
@@ -257,14 +278,12 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
             probes::answered(&self.place, tag, record);
         }
         self.answered.push(tag);
-        self.batch
-            .add(request.operation, request.length, answer.failure.is_some());
         Ok(())
     }
 
     /// The answers so far are the driver's: counts them with the time they took.
     fn settle(&mut self) {
-        if self.batch.is_empty() {
+        if self.answered.is_empty() {
             return;
         }
         let now_ns = self.ring.now_ns();
@@ -275,12 +294,9 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
                 probes::submitted(&self.place, tag, record);
             }
         }
-        let latest_ns = if H::AT_ONCE {
-            self.metrics.settle(&mut self.batch, now_ns)
-        } else {
-            self.metrics
-                .settle_each(&mut self.batch, &self.answered, now_ns)
-        };
+        self.metrics.settle_late(&self.late, now_ns);
+        self.late.clear();
+        let latest_ns = self.metrics.settle(&mut self.batch, now_ns);
         self.answered.clear();
         self.mean_ns = self.mean_ns.midpoint(latest_ns);
     }

@@ -50,6 +50,12 @@ pub trait Ring {
     /// The ring failed; the queue cannot go on.
     fn enter(&mut self, wait: bool) -> io::Result<()>;
 
+    /// Hands the commands to the driver and takes in what has come, without waiting for more.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    fn look(&mut self) -> io::Result<()>;
+
     /// The next of what came back.
     fn next_completion(&mut self) -> Option<Completion>;
 

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::handler::{Done, Handler, deliver, fetch};
+use super::handler::{Begun, Done, Handler, deliver, fetch};
 use super::request::{Answer, Request};
 use super::ring::Ring;
 use super::tag::Held;
@@ -83,10 +83,12 @@ where
         Some(done)
     }
 
-    /// A request that was answered with operations asked for, which nobody waits for.
-    fn step_answered<R: Ring>(&mut self, ring: &mut R, tag: Tag) -> Option<Done> {
-        self.tasks.get(tag.index())?.answer.as_ref()?;
-        self.step(ring, tag)
+    /// A request that has its answer, and whose operations nobody waits for: it may be that nothing of it is with the kernel.
+    fn finish_soon(&mut self, tag: Tag) {
+        let has_answer = |task: &Task<F>| task.answer.is_some();
+        if self.tasks.get(tag.index()).is_some_and(has_answer) && !self.desk.is_busy(tag) {
+            Self::mark(&mut self.tasks, &mut self.ready, tag);
+        }
     }
 
     fn mark(tasks: &mut [Task<F>], ready: &mut VecDeque<Tag>, tag: Tag) {
@@ -142,10 +144,10 @@ where
 {
     const AT_ONCE: bool = false;
 
-    fn begin(&mut self, ring: &mut R, held: Held, request: Request) -> io::Result<Option<Done>> {
+    fn begin(&mut self, ring: &mut R, held: Held, request: &Request) -> io::Result<Begun> {
         let tag = held.tag();
         let memory = if request.is_shared() {
-            self.detour(ring, &held, &request)
+            self.detour(ring, &held, request)
         } else {
             ring.memory(&held)
         };
@@ -155,8 +157,8 @@ where
         let answer = match memory {
             Ok(memory) => {
                 let buffer = Buffer::new(self.desk, tag, memory, request.data_length());
-                task.future.set(Some((self.make)(request, buffer)));
-                poll(self.desk, tag, &mut task.future, &request)
+                task.future.set(Some((self.make)(*request, buffer)));
+                poll(self.desk, tag, &mut task.future, request)
             }
             Err(error) => Some(request.outcome(Ok(Err(error)))),
         };
@@ -165,17 +167,14 @@ where
             Some(answer)
                 if !self.desk.is_busy(tag) && !self.desk.has_asked() && !request.is_shared() =>
             {
-                Ok(Some(Done {
-                    held,
-                    request,
-                    answer,
-                }))
+                Ok(Begun::Answered(held, answer))
             }
             answer => {
                 task.answer = answer;
-                task.request = Some((held, request));
+                task.request = Some((held, *request));
                 self.submit(ring)?;
-                Ok(self.step_answered(ring, tag))
+                self.finish_soon(tag);
+                Ok(Begun::UnderWay)
             }
         }
     }

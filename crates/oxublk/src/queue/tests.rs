@@ -56,6 +56,10 @@ impl Ring for Driver {
         Ok(())
     }
 
+    fn look(&mut self) -> io::Result<()> {
+        self.enter(true)
+    }
+
     fn next_completion(&mut self) -> Option<Completion> {
         self.completions.pop()
     }
@@ -134,7 +138,7 @@ fn a_disk_that_is_fast_again_has_its_answers_handed_over_together_however_long_t
     };
     let disk = WarmsUp {
         clock,
-        slow: AtomicU64::new(u64::from(DEPTH)),
+        slow: AtomicU64::new(u64::from(DEPTH) + 3),
     };
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), DEPTH));
     let share = Share::whole(DeviceId(0), QueueId(0), metrics);

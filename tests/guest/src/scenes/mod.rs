@@ -10,9 +10,12 @@ mod faults_delivery;
 mod faults_life;
 mod faults_reboot;
 mod faults_server;
+mod file;
+mod file_trouble;
 mod filesystems;
 mod fio;
 mod healthy;
+mod idle;
 mod life;
 mod misuse;
 mod no_module;
@@ -40,6 +43,8 @@ pub(crate) const SCENES: &[Scene] = &[
     filesystems::SCENE,
     fio::SCENE,
     paths::SCENE,
+    file::SCENE,
+    file_trouble::SCENE,
     shared_memory::SCENE,
     life::SCENE,
     death::SCENE,

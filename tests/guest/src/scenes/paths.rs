@@ -1,6 +1,7 @@
 //! The ways of the data: each with every size of request, with several queues, and with a server that is killed.
 
 use super::fio::verify;
+use super::idle::{an_idle_device_holds_little_memory, an_idle_device_wakes_nobody};
 use super::queues::blocks_know_themselves;
 use crate::support::bridge::Bridge;
 use crate::support::device::ended;
@@ -14,7 +15,7 @@ use rustix::process::Signal;
 
 pub(crate) const SCENE: Scene = Scene {
     name: "paths",
-    needs: "cpus=2 timeout=480",
+    needs: "cpus=2 timeout=600",
     tests: tests![
         copy_holds_its_data,
         direct_holds_its_data,
@@ -24,6 +25,8 @@ pub(crate) const SCENE: Scene = Scene {
         a_server_that_is_killed_ends_on_every_path,
         an_asynchronous_disk_answers_from_another_thread,
         what_cannot_be_is_refused,
+        an_idle_device_wakes_nobody,
+        an_idle_device_holds_little_memory,
     ],
 };
 

@@ -30,6 +30,7 @@ pub(crate) const SCENE: Scene = Scene {
         memory_that_is_shared_in_part_takes_the_ordinary_way,
         clients_of_both_kinds_under_load,
         a_zero_copy_disk_uses_the_clients_memory,
+        a_disk_in_a_file_uses_the_clients_memory,
         memory_is_shared_and_unshared_under_load,
         sharing_says_for_what_it_waits,
         what_cannot_be_is_refused,
@@ -271,6 +272,26 @@ fn a_zero_copy_disk_uses_the_clients_memory() -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn a_disk_in_a_file_uses_the_clients_memory() -> Result<()> {
+    if lacks_it()? {
+        return Ok(());
+    }
+    shell("truncate -s 16M /dev/shm/disk")?;
+    for options in ["--data-path zero-copy", "--data-path copy"] {
+        let pool = Pool::new(POOL)?;
+        let line = format!(
+            "file /dev/shm/disk --shared-memory {} {options}",
+            pool.path()
+        );
+        let device = Added::new(&line)?;
+        let moved = both_ways(&pool, &device.block(), 512)?;
+        let info = device.info()?;
+        ensure!(shared_bytes(&info) == moved, "{options}: {moved}: {info}");
+        device.delete()?;
+    }
+    Ok(fs::remove_file("/dev/shm/disk")?)
 }
 
 fn memory_is_shared_and_unshared_under_load() -> Result<()> {

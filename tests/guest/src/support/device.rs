@@ -147,6 +147,14 @@ impl Mounted {
         })
     }
 
+    /// One that was mounted by other means.
+    pub(crate) fn already(place: &str) -> Self {
+        Self {
+            place: place.into(),
+            mounted: true,
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.place
     }

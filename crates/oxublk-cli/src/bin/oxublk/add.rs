@@ -12,7 +12,7 @@ use oxublk::{Control, DeviceId, host};
 use oxublk_cli::args::Target;
 use oxublk_cli::exit::{Exit, Failure, Outcome};
 use oxublk_cli::process::Process;
-use oxublk_cli::report::Ended;
+use oxublk_cli::report::{Added, Ended};
 use oxublk_cli::server;
 use oxublk_cli::state::RunDir;
 use oxublk_cli::target;
@@ -29,8 +29,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Serves from this process until SIGINT, SIGTERM, or until the device is deleted.
 pub(crate) fn foreground(target: &Target, run_dir: &RunDir, output: &Output) -> Outcome<()> {
     let disk = target::disk(target)?;
-    let serving = server::start(run_dir, target.name(), disk, target.options())?;
-    output.result(&serving.added(), |added| format!("{}\n", added.block_path))?;
+    let serving = server::start(run_dir, disk.origin(), disk, target.options())?;
+    ready(&serving.added(), output)?;
     let id = serving.id();
     let done = serving.run(|info, metrics| eprint!("{}", text::tags(info, metrics)))?;
     let ended = Ended {
@@ -44,6 +44,13 @@ pub(crate) fn foreground(target: &Target, run_dir: &RunDir, output: &Output) -> 
             metrics(&ended.metrics)
         )
     })
+}
+
+/// The device can be used.
+fn ready(added: &Added, output: &Output) -> Outcome<()> {
+    output.result(added, |added| format!("{}\n", added.block_path))?;
+    output.notes(&added.notes);
+    Ok(())
 }
 
 /// Starts this program again as the server, and returns when the device can be used.
@@ -62,7 +69,7 @@ pub(crate) fn background(run_dir: &RunDir, output: &Output) -> Outcome<()> {
             (&channel)
                 .write_all(&[ACCEPTED])
                 .map_err(|error| Failure::io("the server ended as soon as it was ready", &error))?;
-            output.result(&added, |added| format!("{}\n", added.block_path))
+            ready(&added, output)
         }
         Ok(Some(Report::Failed(failure))) => Err(failure),
         Ok(None) => Err(died(&mut server, &before, run_dir)),

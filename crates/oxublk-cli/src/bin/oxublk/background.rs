@@ -51,7 +51,7 @@ pub(crate) fn serve(target: &Target, run_dir: &RunDir, log: &Log) -> Outcome<()>
     })?;
     let disk = target::disk(target);
     let serving =
-        match disk.and_then(|disk| server::start(run_dir, target.name(), disk, target.options())) {
+        match disk.and_then(|disk| server::start(run_dir, disk.origin(), disk, target.options())) {
             Ok(serving) => serving,
             Err(failure) => {
                 // The command tells its user. If it is gone, nobody wants to know.

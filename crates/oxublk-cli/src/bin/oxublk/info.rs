@@ -135,6 +135,12 @@ fn text(info: &Info) -> String {
         params_lines(params, &mut line);
     }
     line("server", server(info));
+    if let Some(bytes) = info.server.as_ref().and_then(|server| server.memory_bytes) {
+        line(
+            "memory",
+            format!("{} of the server's own", Size(bytes).human()),
+        );
+    }
     origin_lines(info, &mut line);
     holder_lines(info, &mut line);
     if let Some(done) = &info.metrics {
@@ -174,6 +180,13 @@ fn origin_lines(info: &Info, line: &mut impl FnMut(&str, String)) {
                 made.target, made.oxublk_version
             ),
         );
+        if let Some(path) = &made.path {
+            line("file", path.clone());
+        }
+        if let Some(io) = &made.io {
+            let way = if io.direct { "direct" } else { "buffered" };
+            line("file I/O", format!("{way}: {}", io.why));
+        }
         if let Some(data) = &made.data_path {
             line("data path", format!("{}: {}", data.path, data.why));
         }

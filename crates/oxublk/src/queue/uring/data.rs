@@ -11,7 +11,7 @@ use super::UringSetup;
 use crate::id::{QueueId, Tag};
 use crate::ops::{Memory, Span};
 use crate::path::DataPath;
-use crate::queue::buffers::Buffers;
+use crate::queue::buffers::{Buffers, Descriptors};
 use crate::queue::tag::Held;
 use crate::shared::{SharedPart, View};
 use crate::transfer::{Carrier, Sink, Source};
@@ -133,11 +133,13 @@ impl Data {
     }
 
     /// The request's data, for an asynchronous disk.
-    pub(super) fn memory(&mut self, held: &Held, descriptor: &IoDesc) -> io::Result<Memory> {
+    #[inline]
+    pub(super) fn memory(&mut self, held: &Held, descriptors: &Descriptors) -> io::Result<Memory> {
         let tag = held.tag();
         if self.path == DataPath::ZeroCopy {
+            let descriptor = descriptors.get(held);
             if descriptor.flags().contains(IoFlags::SHMEM_ZC) {
-                let part = self.shared(descriptor)?;
+                let part = self.shared(&descriptor)?;
                 let length = part.len();
                 self.note(tag, Unregistered::Shared(part));
                 return Ok(Memory::Shared { length });
@@ -145,7 +147,7 @@ impl Data {
             if !descriptor.flags().contains(IoFlags::NEED_REG_BUF) {
                 return Ok(Memory::Registered);
             }
-            self.take_over(held, descriptor)?;
+            self.take_over(held, &descriptor)?;
         }
         let Some(buffers) = &mut self.buffers else {
             return Err(io::Error::other("the device has no buffers"));

@@ -3,12 +3,14 @@
 //! | file | idea |
 //! |---|---|
 //! | `mod.rs` | commands, completions, the system call |
+//! | `enter.rs` | the system call by the ring's number |
 //! | `batch.rs` | commands for many tags at once |
 //! | `data.rs` | where the requests' data are, by the device's data path |
 //! | `entries.rs` | operations of disks as entries of the ring |
 
 mod batch;
 mod data;
+mod enter;
 mod entries;
 
 use std::io;
@@ -17,13 +19,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use io_uring::types::{Fd, Fixed};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use oxublk_sys::{IoCmd, IoDesc, io_op};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use zerocopy::transmute;
 
 use self::batch::Batch;
 use self::data::Data;
+use self::enter::{Least, RingNumber};
 use self::entries::Timers;
 use super::buffers::Descriptors;
 use super::ring::{Completion, Ring};
@@ -66,13 +69,17 @@ pub(crate) struct UringSetup<'f> {
 /// A queue's io_uring. It stays on the thread that made it: the driver takes answers only from
 /// the thread that fetched.
 pub(crate) struct Uring {
-    // Dropped first: the ring holds the device open, the mappings serve it.
+    // Dropped first, then the ring, which holds the device open, then the mappings that serve it.
+    number: Option<RingNumber>,
     ring: IoUring,
     descriptors: Descriptors,
     data: Data,
     timers: Timers,
     batch: Option<Batch>,
     queue: QueueId,
+    /// Completions that were taken from the ring, and the next that was not looked at. Room for every tag's.
+    taken: Vec<cqueue::Entry>,
+    next: usize,
     /// Operations that this ring cannot do: they end at once, with this result.
     refused: Vec<(OpId, i32)>,
     /// Readable when the queue's wait shall end.
@@ -104,12 +111,15 @@ impl Uring {
             .then(|| Batch::new(&submitter, setup.queue, setup.depth, setup.path))
             .transpose()?;
         let mut uring = Self {
+            number: RingNumber::of(&ring),
             ring,
             descriptors: Descriptors::map(setup.device.as_fd(), setup.queue, setup.depth)?,
             data,
             timers: Timers::new(entries),
             batch,
             queue: setup.queue,
+            taken: Vec::with_capacity(entries as usize),
+            next: 0,
             refused: Vec::new(),
             nudge: None,
             _stays_on_its_thread: PhantomData,
@@ -125,6 +135,7 @@ impl Uring {
     /// Ends the ring of a queue that leaves while tags are armed. Its buffers stay mapped: what
     /// the driver still copies must not land in memory that has another use by then.
     pub(crate) fn abandon(self) {
+        drop(self.number);
         drop(self.ring);
         self.data.leak();
         if let Some(batch) = self.batch {
@@ -185,6 +196,34 @@ impl Uring {
                     .map(|_| Completion::Tag(Tag(0), -libc::ENOBUFS))
             }
             Err(completion) => Some(completion),
+        }
+    }
+
+    /// The system call.
+    fn submit(&mut self, least: Least) -> io::Result<()> {
+        if let Some(batch) = &mut self.batch {
+            let (answers, fetch) = batch.hand_over();
+            for entry in [answers, fetch].into_iter().flatten() {
+                self.push(&entry)?;
+            }
+        }
+        let entered = enter::enter(&mut self.ring, self.number.as_ref(), least);
+        // All at once: the ring's ends are shared with the kernel, and each look at them costs.
+        self.taken.extend(self.ring.completion());
+        self.data.refresh();
+        match entered {
+            Ok(()) => Ok(()),
+            // A signal, completions to be reaped first, or no memory just now: the caller reaps
+            // and comes again.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -254,29 +293,16 @@ impl Ring for Uring {
     }
 
     fn enter(&mut self, wait: bool) -> io::Result<()> {
-        if let Some(batch) = &mut self.batch {
-            let (answers, fetch) = batch.hand_over();
-            for entry in [answers, fetch].into_iter().flatten() {
-                self.push(&entry)?;
-            }
-        }
-        let wait = wait && self.refused.is_empty();
-        let entered = self.ring.submit_and_wait(usize::from(wait));
-        self.data.refresh();
-        match entered {
-            Ok(_) => Ok(()),
-            // A signal, completions to be reaped first, or no memory just now: the caller reaps
-            // and comes again.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        let least = if wait && self.refused.is_empty() {
+            Least::One
+        } else {
+            Least::NotAsked
+        };
+        self.submit(least)
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        self.submit(Least::None)
     }
 
     #[inline]
@@ -285,18 +311,21 @@ impl Ring for Uring {
             if let Some(request) = self.batch.as_mut().and_then(Batch::next_tag) {
                 return Some(request);
             }
-            let Some(entry) = self.ring.completion().next() else {
+            let Some(entry) = self.taken.get(self.next) else {
+                self.taken.clear();
+                self.next = 0;
                 let (id, result) = self.refused.pop()?;
                 return Some(Completion::Operation(id, result));
             };
-            let (data, result) = (entry.user_data(), entry.result());
+            self.next += 1;
+            let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             if let Ok(tag) = u16::try_from(data) {
                 return Some(Completion::Tag(Tag(tag), result));
             }
             return Some(match data {
                 WAKE_DATA => Completion::Woken,
                 NUDGE_DATA => self.nudged(),
-                data if data >= batch::ARRAY => match self.of_batch(data, result, entry.flags()) {
+                data if data >= batch::ARRAY => match self.of_batch(data, result, flags) {
                     Some(completion) => completion,
                     None => continue,
                 },
@@ -328,8 +357,7 @@ impl Ring for Uring {
     }
 
     fn memory(&mut self, held: &Held) -> io::Result<Memory> {
-        let descriptor = self.descriptors.get(held);
-        self.data.memory(held, &descriptor)
+        self.data.memory(held, &self.descriptors)
     }
 
     fn operate(&mut self, id: OpId, op: &Op) -> io::Result<()> {
