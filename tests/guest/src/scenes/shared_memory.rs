@@ -5,18 +5,16 @@ use crate::support::device::{ended, in_flight};
 use crate::support::direct::{Buffer, Direct};
 use crate::support::process::{send, shell};
 use crate::support::runner::tests;
-use crate::support::shared::{Image, Pool, direct};
+use crate::support::shared::{Gate, Gated, Image, Pool, direct};
 use crate::support::wait::wait_until;
 use crate::support::{Added, Process, SOON, Scene, note, procfs, run};
 use anyhow::{Context as _, Result, ensure};
-use oxublk::{Control, DataPath, Device, Disk, ErrorKind, Features, SharedMemory, Slot};
+use oxublk::{Control, DataPath, Device, ErrorKind, Features, SharedMemory, Slot};
 use oxublk_targets::{Mem, Null};
 use rustix::process::Signal;
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -381,43 +379,6 @@ fn sharing_says_for_what_it_waits() -> Result<()> {
     ensure!(error.to_string().contains(words), "{error:?}");
     reader.wait(SOON)?.success()?;
     Ok(device.stop()?)
-}
-
-/// Open or not.
-#[derive(Clone)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self(Arc::new((Mutex::new(true), Condvar::new())))
-    }
-}
-
-impl Gate {
-    fn set(&self, open: bool) {
-        *self.0.0.lock().unwrap() = open;
-        self.0.1.notify_all();
-    }
-}
-
-/// A disk that answers only while its gate is open.
-struct Gated(Gate);
-
-impl Disk for Gated {
-    fn size(&self) -> u64 {
-        1 << 20
-    }
-
-    fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<()> {
-        let (open, changed) = &*self.0.0;
-        drop(changed.wait_while(open.lock().unwrap(), |open| !*open));
-        buf.fill(0);
-        Ok(())
-    }
-
-    fn write_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn what_cannot_be_is_refused() -> Result<()> {

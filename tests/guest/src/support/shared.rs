@@ -2,12 +2,13 @@
 
 use super::data::bytes;
 use anyhow::{Context as _, Result, ensure};
-use oxublk::{AsyncDisk, Buffer, Io, SharedMemory};
+use oxublk::{AsyncDisk, Buffer, Disk, Io, SharedMemory};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Shared memory, as a client has it.
 #[derive(Debug, Clone)]
@@ -86,5 +87,43 @@ impl AsyncDisk for Image {
 
     async fn write_at(&self, io: &Io<'_>, buf: &Buffer<'_>, offset: u64) -> io::Result<()> {
         io.write_all(&self.file, buf, offset).await
+    }
+}
+
+/// Open or not.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new((Mutex::new(true), Condvar::new())))
+    }
+}
+
+impl Gate {
+    pub(crate) fn set(&self, open: bool) {
+        *self.0.0.lock().unwrap() = open;
+        self.0.1.notify_all();
+    }
+}
+
+/// A disk that answers only while its gate is open.
+#[derive(Debug)]
+pub(crate) struct Gated(pub(crate) Gate);
+
+impl Disk for Gated {
+    fn size(&self) -> u64 {
+        1 << 20
+    }
+
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> io::Result<()> {
+        let (open, changed) = &*self.0.0;
+        drop(changed.wait_while(open.lock().unwrap(), |open| !*open));
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
+        Ok(())
     }
 }
