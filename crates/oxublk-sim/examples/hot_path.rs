@@ -13,8 +13,10 @@
 //! The instructions that valgrind collected, divided by the number of requests, are the cost of
 //! one; this ring's own share, and starting the process, are in it. The arguments are how many
 //! requests there are and how many come at once. A third, `clock`, reads the clock as a real
-//! ring does, once or twice a batch (anything else does not). With `async` as the fourth the disk is an asynchronous one.
+//! ring does, once or twice a batch (anything else does not). With `async` as the fourth the disk is an asynchronous one, with `operations` one
+//! that asks the ring for each read.
 
+use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use oxublk::{AsyncDisk, Buffer, DataPath, DeviceId, Disk, Io, QueueId, QueueMetr
 
 const DEPTH: u16 = 128;
 const IO_BYTES: usize = 4096;
+/// What an operation of that length returns.
+const IO_RESULT: i32 = 4096;
 
 /// Answers without looking.
 struct Null;
@@ -56,6 +60,21 @@ impl AsyncDisk for Null {
     }
 }
 
+/// Asks the ring for each read.
+struct Reads(File);
+
+impl AsyncDisk for Reads {
+    fn size(&self) -> u64 {
+        1 << 40
+    }
+    async fn read_at(&self, io: &Io<'_>, buf: &mut Buffer<'_>, offset: u64) -> io::Result<()> {
+        io.read_exact(&self.0, buf, offset).await
+    }
+    async fn write_at(&self, io: &Io<'_>, buf: &Buffer<'_>, offset: u64) -> io::Result<()> {
+        io.write_all(&self.0, buf, offset).await
+    }
+}
+
 /// Completes armed tags round and round, a batch with each waiting call.
 struct Batches {
     buffers: Vec<u8>,
@@ -66,6 +85,8 @@ struct Batches {
     ready: u16,
     next: u16,
     result: i32,
+    /// Operations that end with the next call.
+    operations: Vec<OpId>,
     began: Option<Instant>,
 }
 
@@ -79,7 +100,7 @@ impl Ring for Batches {
     }
 
     fn enter(&mut self, wait: bool) -> io::Result<()> {
-        if !wait {
+        if !wait || !self.operations.is_empty() {
             return Ok(());
         }
         let batch = u16::try_from(self.left).unwrap_or(u16::MAX).min(self.batch);
@@ -97,6 +118,9 @@ impl Ring for Batches {
     }
 
     fn next_completion(&mut self) -> Option<Completion> {
+        if let Some(id) = self.operations.pop() {
+            return Some(Completion::Operation(id, IO_RESULT));
+        }
         self.ready = self.ready.checked_sub(1)?;
         let tag = Tag(self.next);
         self.next = (self.next + 1) % DEPTH;
@@ -132,7 +156,8 @@ impl Ring for Batches {
         })
     }
 
-    fn operate(&mut self, _id: OpId, _op: &Op) -> io::Result<()> {
+    fn operate(&mut self, id: OpId, _op: &Op) -> io::Result<()> {
+        self.operations.push(id);
         Ok(())
     }
 
@@ -157,18 +182,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ready: 0,
         next: 0,
         result: IO_RES_OK,
+        operations: Vec::with_capacity(usize::from(DEPTH)),
         began: arguments
             .next()
             .filter(|argument| argument == "clock")
             .map(|_| Instant::now()),
     };
-    let asynchronous = arguments.next().is_some_and(|argument| argument == "async");
+    let kind = arguments.next().unwrap_or_default();
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), DEPTH));
     let share = Share::whole(DeviceId(0), QueueId(0), metrics);
-    let (_, ended) = if asynchronous {
-        Async(Null).serve(&share, ring, DataPath::Copy, &mut || ())
-    } else {
-        Blocking(Null).serve(&share, ring, DataPath::Copy, &mut || ())
+    let path = DataPath::Copy;
+    let (_, ended) = match kind.as_str() {
+        "async" => Async(Null).serve(&share, ring, path, &mut || ()),
+        "operations" => {
+            let disk = Async(Reads(File::open("/dev/null")?));
+            disk.serve(&share, ring, path, &mut || ())
+        }
+        _ => Blocking(Null).serve(&share, ring, path, &mut || ()),
     };
     match ended {
         Ok(Ended::Stopped) => Ok(()),

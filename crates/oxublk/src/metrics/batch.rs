@@ -46,6 +46,11 @@ impl Batch {
         }
     }
 
+    /// How many bytes its requests have moved.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.bytes).sum()
+    }
+
     pub(super) fn requests(&self) -> u64 {
         self.counts.iter().map(|counts| counts.requests).sum()
     }

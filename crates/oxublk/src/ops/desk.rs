@@ -1,6 +1,7 @@
 //! The operations of a queue's requests: which are to be submitted, which are under way, and who waits for them.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -46,9 +47,7 @@ struct Book {
 #[derive(Debug)]
 pub(crate) struct Desk {
     book: RefCell<Book>,
-    /// Whether something was asked for and not given to the ring.
-    has_asked: Cell<bool>,
-    /// Operations under way of each tag.
+    /// Operations of each tag that were asked for and have not ended.
     under_way: Box<[Cell<u16>]>,
     /// Whose future is being polled.
     current: Cell<Tag>,
@@ -68,7 +67,6 @@ impl Desk {
         };
         Self {
             book: RefCell::new(book),
-            has_asked: Cell::new(false),
             under_way: vec![Cell::new(0); tags].into(),
             current: Cell::new(Tag(0)),
             wakers: (0..depth).map(|tag| wakeups.waker(Tag(tag))).collect(),
@@ -88,34 +86,32 @@ impl Desk {
     }
 
     /// Asks for an operation, for the task that is being polled.
+    #[inline]
     pub(super) fn begin(&self, op: Op) -> Waiting<'_> {
-        let id = self.book.borrow_mut().begin(self.current.get(), op);
-        self.has_asked.set(true);
+        let tag = self.current.get();
+        let id = self.book.borrow_mut().begin(tag, op);
+        self.count(tag, 1);
         Waiting { desk: self, id }
     }
 
     /// Gives everything that was asked for to the ring.
-    #[inline]
+    ///
+    /// # Errors
+    /// The ring took no more.
     pub(crate) fn submit<E>(
         &self,
         mut give: impl FnMut(OpId, &Op) -> Result<(), E>,
     ) -> Result<(), E> {
-        if !self.has_asked.replace(false) {
-            return Ok(());
-        }
         let mut book = self.book.borrow_mut();
-        let mut asked = std::mem::take(&mut book.asked);
-        let mut given = Ok(());
-        for id in asked.drain(..) {
-            if given.is_ok()
-                && let Some((tag, op)) = book.give(id)
+        for index in 0..book.asked.len() {
+            if let Some(id) = book.asked.get(index).copied()
+                && let Some(op) = book.give(id)
             {
-                self.count(tag, 1);
-                given = give(id, &op);
+                give(id, &op)?;
             }
         }
-        book.asked = asked;
-        given
+        book.asked.clear();
+        Ok(())
     }
 
     /// The kernel ended an operation. Returns the tag whose it is.
@@ -128,18 +124,12 @@ impl Desk {
         Some(tag)
     }
 
-    /// Whether the kernel still uses what belongs to this tag.
+    /// Whether the kernel still uses what belongs to this tag, or is about to.
     #[inline]
     pub(crate) fn is_busy(&self, tag: Tag) -> bool {
         self.under_way
             .get(tag.index())
             .is_some_and(|count| count.get() > 0)
-    }
-
-    /// Whether something was asked for that the ring does not know yet.
-    #[inline]
-    pub(crate) fn has_asked(&self) -> bool {
-        self.has_asked.get()
     }
 
     fn count(&self, tag: Tag, change: i16) {
@@ -180,7 +170,7 @@ impl Book {
     }
 
     /// The operation goes to the kernel, unless it was given up.
-    fn give(&mut self, id: OpId) -> Option<(Tag, Op)> {
+    fn give(&mut self, id: OpId) -> Option<Op> {
         let slot = self.slots.get_mut(id.0 as usize)?;
         let State::Asked(op, wanted) = slot.state else {
             return None;
@@ -190,7 +180,7 @@ impl Book {
         } else {
             State::GivenUp
         };
-        Some((slot.tag, op))
+        Some(op)
     }
 
     fn end(&mut self, id: OpId, result: i32) -> Option<(Tag, Option<Waker>)> {
@@ -221,8 +211,11 @@ pub(super) struct Waiting<'d> {
     id: OpId,
 }
 
-impl Waiting<'_> {
-    pub(super) fn poll(&self, context: &Context<'_>) -> Poll<i32> {
+impl Future for Waiting<'_> {
+    type Output = i32;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<i32> {
         let mut book = self.desk.book.borrow_mut();
         let Some(slot) = book.slots.get_mut(self.id.0 as usize) else {
             return Poll::Ready(-libc::EIO);
@@ -248,8 +241,10 @@ impl Drop for Waiting<'_> {
             State::Ended(_) => book.release(self.id),
             // Never given to the kernel, and never will be: its file may be closed now.
             State::Asked(..) => {
+                let tag = slot.tag;
                 book.asked.retain(|asked| *asked != self.id);
                 book.release(self.id);
+                self.desk.count(tag, -1);
             }
             State::UnderWay => {
                 slot.state = State::GivenUp;
@@ -257,11 +252,11 @@ impl Drop for Waiting<'_> {
                 let (tag, operation) = (slot.tag, self.id);
                 let cancel = Op::Cancel { operation };
                 let id = book.begin(tag, cancel);
+                self.desk.count(tag, 1);
                 // Nobody waits for that either.
                 if let Some(slot) = book.slots.get_mut(id.0 as usize) {
                     slot.state = State::Asked(cancel, false);
                 }
-                self.desk.has_asked.set(true);
             }
             State::GivenUp | State::Free(_) => {}
         }

@@ -11,7 +11,6 @@ mod buffer;
 mod desk;
 mod wake;
 
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use std::time::Duration;
 pub use buffer::{Buffer, Memory};
 pub(crate) use desk::Desk;
 pub use desk::OpId;
+use desk::Waiting;
 pub(crate) use wake::Wakeups;
 
 use crate::id::Tag;
@@ -138,7 +138,7 @@ impl<'q> Io<'q> {
         offset: u64,
     ) -> io::Result<usize> {
         let (file, data) = (file.as_fd().as_raw_fd(), buffer.span(start, length)?);
-        self.count(Op::Read { file, data, offset }).await
+        whole(self.result(Op::Read { file, data, offset }).await)
     }
 
     /// Writes the data from byte `start` on, up to `length` bytes, to `file` at `offset`. Returns how many were written.
@@ -152,26 +152,13 @@ impl<'q> Io<'q> {
         (start, length): (usize, usize),
         offset: u64,
     ) -> io::Result<usize> {
-        self.write_with(file.as_fd(), buffer, (start, length), offset, false)
-            .await
-    }
-
-    async fn write_with(
-        &self,
-        file: BorrowedFd<'_>,
-        buffer: &Buffer<'_>,
-        (start, length): (usize, usize),
-        offset: u64,
-        durable: bool,
-    ) -> io::Result<usize> {
-        let (file, data) = (file.as_raw_fd(), buffer.span(start, length)?);
         let op = Op::Write {
-            file,
-            data,
+            file: file.as_fd().as_raw_fd(),
+            data: buffer.span(start, length)?,
             offset,
-            durable,
+            durable: false,
         };
-        self.count(op).await
+        whole(self.result(op).await)
     }
 
     /// Fills all of the data from `file` at `offset`.
@@ -184,11 +171,15 @@ impl<'q> Io<'q> {
         buffer: &mut Buffer<'_>,
         offset: u64,
     ) -> io::Result<()> {
-        let (file, all) = (file.as_fd(), buffer.len());
+        let (file, all) = (file.as_fd().as_raw_fd(), buffer.len());
         let mut done = 0;
         while done < all {
-            let at = offset + done as u64;
-            match self.read(file, buffer, (done, all - done), at).await {
+            let op = Op::Read {
+                file,
+                data: buffer.span(done, all - done)?,
+                offset: offset + done as u64,
+            };
+            match whole(self.result(op).await) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -231,11 +222,16 @@ impl<'q> Io<'q> {
         offset: u64,
         durable: bool,
     ) -> io::Result<()> {
-        let all = buffer.len();
+        let (file, all) = (file.as_raw_fd(), buffer.len());
         let mut done = 0;
         while done < all {
-            let (rest, at) = ((done, all - done), offset + done as u64);
-            match self.write_with(file, buffer, rest, at, durable).await {
+            let op = Op::Write {
+                file,
+                data: buffer.span(done, all - done)?,
+                offset: offset + done as u64,
+                durable,
+            };
+            match whole(self.result(op).await) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -252,7 +248,7 @@ impl<'q> Io<'q> {
     pub async fn sync_data(&self, file: impl AsFd) -> io::Result<()> {
         let file = file.as_fd().as_raw_fd();
         let data_only = true;
-        self.count(Op::Sync { file, data_only }).await.map(drop)
+        whole(self.result(Op::Sync { file, data_only }).await).map(drop)
     }
 
     /// `fsync(2)`.
@@ -262,7 +258,7 @@ impl<'q> Io<'q> {
     pub async fn sync_all(&self, file: impl AsFd) -> io::Result<()> {
         let file = file.as_fd().as_raw_fd();
         let data_only = false;
-        self.count(Op::Sync { file, data_only }).await.map(drop)
+        whole(self.result(Op::Sync { file, data_only }).await).map(drop)
     }
 
     /// `fallocate(2)`; `mode` is `FALLOC_FL_…`.
@@ -283,7 +279,7 @@ impl<'q> Io<'q> {
             offset,
             length,
         };
-        self.count(op).await.map(drop)
+        whole(self.result(op).await).map(drop)
     }
 
     /// Sends the data from byte `start` on, up to `length` bytes, to a socket. Returns how many were taken.
@@ -297,7 +293,7 @@ impl<'q> Io<'q> {
         (start, length): (usize, usize),
     ) -> io::Result<usize> {
         let (file, data) = (socket.as_fd().as_raw_fd(), buffer.span(start, length)?);
-        self.count(Op::Send { file, data }).await
+        whole(self.result(Op::Send { file, data }).await)
     }
 
     /// Receives from a socket into the data from byte `start` on, up to `length` bytes. Returns how many there were: 0 at the end.
@@ -311,7 +307,7 @@ impl<'q> Io<'q> {
         (start, length): (usize, usize),
     ) -> io::Result<usize> {
         let (file, data) = (socket.as_fd().as_raw_fd(), buffer.span(start, length)?);
-        self.count(Op::Receive { file, data }).await
+        whole(self.result(Op::Receive { file, data }).await)
     }
 
     /// Waits until a file is ready, as `poll(2)` does; `events` is `POLLIN` and the like. Returns what it is ready for.
@@ -320,7 +316,7 @@ impl<'q> Io<'q> {
     /// What `poll(2)` says.
     pub async fn ready(&self, file: impl AsFd, events: u32) -> io::Result<u32> {
         let file = file.as_fd().as_raw_fd();
-        let ready = self.count(Op::Poll { file, events }).await?;
+        let ready = whole(self.result(Op::Poll { file, events }).await)?;
         u32::try_from(ready).map_err(io::Error::other)
     }
 
@@ -337,17 +333,14 @@ impl<'q> Io<'q> {
         }
     }
 
-    async fn count(&self, op: Op) -> io::Result<usize> {
-        whole(self.result(op).await)
-    }
-
-    /// What the ring says of an operation: a count, or a negative errno.
-    async fn result(&self, op: Op) -> i32 {
-        let waiting = self.desk.begin(op);
-        poll_fn(|context| waiting.poll(context)).await
+    /// Begins an operation, and ends with what the ring says of it: a count, or a negative errno.
+    #[inline]
+    fn result(&self, op: Op) -> Waiting<'_> {
+        self.desk.begin(op)
     }
 }
 
+#[inline]
 fn whole(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()))
 }

@@ -35,9 +35,11 @@ pub use crate::shared::SharedPart;
 pub use crate::transfer::Carrier;
 
 /// Answers wait for the rest of their batch while a request takes less than this on average, so
-/// that one system call serves all of them. Of a slower disk's none waits longer than the second for others.
+/// that one system call serves all of them. Of a slower disk's none waits for others longer than the second, and
+/// half a nanosecond for each byte of theirs: who moves large requests as fast as memory does is not slow. Nor longer than the third.
 const SLOW_NS: u64 = 20_000;
 const PATIENCE_NS: u64 = 50_000;
+const MOST_PATIENCE_NS: u64 = 500_000;
 
 /// Why a queue ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -228,7 +230,8 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
 
     /// Of a slow disk: hands over what would wait for too long.
     fn hand_over_in_time(&mut self) -> Result<(), QueueError> {
-        if self.ring.now_ns() < self.batch.settled_ns() + PATIENCE_NS {
+        let patience_ns = (PATIENCE_NS + self.batch.bytes() / 2).min(MOST_PATIENCE_NS);
+        if self.ring.now_ns() < self.batch.settled_ns() + patience_ns {
             return Ok(());
         }
         self.settle();

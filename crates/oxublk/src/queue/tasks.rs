@@ -83,7 +83,7 @@ where
         Some(done)
     }
 
-    /// A request that has its answer, and whose operations nobody waits for: it may be that nothing of it is with the kernel.
+    /// A request that has its answer, and of which nothing is with the kernel: what is left to do is done with the others.
     fn finish_soon(&mut self, tag: Tag) {
         let has_answer = |task: &Task<F>| task.answer.is_some();
         if self.tasks.get(tag.index()).is_some_and(has_answer) && !self.desk.is_busy(tag) {
@@ -130,10 +130,6 @@ where
             deliver(&part, &done.request, buffer, &mut done.answer);
         }
     }
-
-    fn submit<R: Ring>(&self, ring: &mut R) -> io::Result<()> {
-        self.desk.submit(|id, op| ring.operate(id, op))
-    }
 }
 
 impl<'d, R, F, M> Handler<R> for Tasks<'d, F, M>
@@ -164,15 +160,12 @@ where
         };
         match answer {
             // Most requests of disks in memory never wait for anything.
-            Some(answer)
-                if !self.desk.is_busy(tag) && !self.desk.has_asked() && !request.is_shared() =>
-            {
+            Some(answer) if !self.desk.is_busy(tag) && !request.is_shared() => {
                 Ok(Begun::Answered(held, answer))
             }
             answer => {
                 task.answer = answer;
                 task.request = Some((held, *request));
-                self.submit(ring)?;
                 self.finish_soon(tag);
                 Ok(Begun::UnderWay)
             }
@@ -194,11 +187,12 @@ where
                 task.ready = false;
             }
             let done = self.step(ring, tag);
-            self.submit(ring)?;
             if done.is_some() {
                 return Ok(done);
             }
         }
+        // Everything that all of them have asked for, at once.
+        self.desk.submit(|id, op| ring.operate(id, op))?;
         Ok(None)
     }
 

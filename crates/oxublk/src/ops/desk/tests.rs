@@ -27,23 +27,23 @@ fn submitted(desk: &Desk) -> Vec<(OpId, Op)> {
     given
 }
 
-fn poll(waiting: &Waiting<'_>) -> Poll<i32> {
-    waiting.poll(&Context::from_waker(Waker::noop()))
+fn poll(waiting: &mut Waiting<'_>) -> Poll<i32> {
+    Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[test]
 fn an_operation_is_submitted_once_and_its_result_comes_to_who_waits() {
     let desk = desk();
-    let waiting = desk.begin(sleep(1));
-    assert!(!desk.is_busy(TAG), "not with the kernel yet");
+    let mut waiting = desk.begin(sleep(1));
+    assert!(desk.is_busy(TAG), "about to go to the kernel");
     let given = submitted(&desk);
     assert_eq!(given, [(waiting.id, sleep(1))]);
     assert_eq!(submitted(&desk), []);
     assert!(desk.is_busy(TAG));
-    assert_eq!(poll(&waiting), Poll::Pending);
+    assert_eq!(poll(&mut waiting), Poll::Pending);
     assert_eq!(desk.ended(waiting.id, -5), Some(TAG));
     assert!(!desk.is_busy(TAG));
-    assert_eq!(poll(&waiting), Poll::Ready(-5));
+    assert_eq!(poll(&mut waiting), Poll::Ready(-5));
     let id = waiting.id;
     drop(waiting);
     assert_eq!(desk.begin(sleep(2)).id, id, "the number is used again");
@@ -85,11 +85,12 @@ fn what_is_given_up_later_is_cancelled_and_keeps_its_tag_busy_until_it_has_ended
 #[test]
 fn who_waits_with_a_waker_of_its_own_is_woken_by_it() {
     let desk = desk();
-    let waiting = desk.begin(sleep(1));
+    let mut waiting = desk.begin(sleep(1));
     submitted(&desk);
     let other = Wakeups::new(8);
     let waker = other.waker(Tag(7));
-    assert_eq!(waiting.poll(&Context::from_waker(&waker)), Poll::Pending);
+    let polled = Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker));
+    assert_eq!(polled, Poll::Pending);
     desk.ended(waiting.id, 0);
     let mut woken = Vec::new();
     other.take(|tag| woken.push(tag));
