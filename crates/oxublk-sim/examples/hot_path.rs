@@ -171,10 +171,13 @@ impl Ring for Batches {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let requests = arguments.next().map_or(Ok(1_000_000), |n| n.parse())?;
-    let batch: u16 = arguments.next().map_or(Ok(32), |n| n.parse())?;
+/// Serves so many reads, so many at once, to a disk of this kind.
+pub(crate) fn serve(
+    requests: u64,
+    batch: u16,
+    reads_clock: bool,
+    kind: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
     let ring = Batches {
         buffers: vec![0; usize::from(DEPTH) * IO_BYTES],
         left: requests,
@@ -183,16 +186,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         next: 0,
         result: IO_RES_OK,
         operations: Vec::with_capacity(usize::from(DEPTH)),
-        began: arguments
-            .next()
-            .filter(|argument| argument == "clock")
-            .map(|_| Instant::now()),
+        began: reads_clock.then(Instant::now),
     };
-    let kind = arguments.next().unwrap_or_default();
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), DEPTH));
     let share = Share::whole(DeviceId(0), QueueId(0), metrics);
     let path = DataPath::Copy;
-    let (_, ended) = match kind.as_str() {
+    let (_, ended) = match kind {
         "async" => Async(Null).serve(&share, ring, path, &mut || ()),
         "operations" => {
             let disk = Async(Reads(File::open("/dev/null")?));
@@ -204,4 +203,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(Ended::Stopped) => Ok(()),
         other => Err(format!("the queue ended with {other:?}").into()),
     }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let requests = arguments.next().map_or(Ok(1_000_000), |n| n.parse())?;
+    let batch: u16 = arguments.next().map_or(Ok(32), |n| n.parse())?;
+    let reads_clock = arguments.next().is_some_and(|argument| argument == "clock");
+    let kind = arguments.next().unwrap_or_default();
+    serve(requests, batch, reads_clock, &kind)
 }
