@@ -18,6 +18,11 @@ fn deeds(pid: u32) -> Result<Vec<(String, String)>> {
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let folder = thread?.path();
         let name = fs::read_to_string(folder.join("comm"))?;
+        // The kernel's own worker that did the control commands of Linux 6.12: it looks every five seconds whether there are more,
+        // as long as the thread lives that sent them. It makes no system calls.
+        if name.starts_with("iou-wrk") {
+            continue;
+        }
         // Time on a processor, time of waiting for one, and how often it was given one.
         let stat = fs::read_to_string(folder.join("schedstat"))?;
         deeds.push((name.trim().to_owned(), stat.trim().to_owned()));
