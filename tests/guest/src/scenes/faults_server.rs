@@ -9,6 +9,9 @@ const OVERFLOW: Expected = Expected::Cause(Cause::CqOverflow);
 const SWALLOWED: Expected = Expected::Cause(Cause::CompletionSwallowed);
 const LOCKED: Expected = Expected::Cause(Cause::HandlerLocked);
 
+/// In the moment in which a slow server goes from one request to the next, those that wait for their turn look so.
+const BETWEEN_TWO: &[Cause] = &[Cause::Forgotten, Cause::Unexplained];
+
 pub(crate) const SCENE: Scene = Scene {
     name: "faults-server",
     needs: "timeout=500",
@@ -21,6 +24,6 @@ pub(crate) const SCENE: Scene = Scene {
         the_handler_spins => Case::read("spin", Cause::HandlerSpins),
         the_handler_waits_for_a_pipe => Case::read("blocked-pipe", Cause::HandlerBlocked),
         the_request_is_forgotten => Case::read("forgotten", Cause::Forgotten),
-        the_medium_is_slow => Case::new("slow", Provoke::Load, SLOW).slow_after(1, 60),
+        the_medium_is_slow => Case::new("slow", Provoke::Load, SLOW).slow_after(1, 60).also(BETWEEN_TWO),
     ],
 };

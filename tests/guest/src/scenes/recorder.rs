@@ -237,8 +237,10 @@ fn every_request_fires_the_probes() -> Result<()> {
     };
     ensure!(
         of("armed").len() == 8,
-        "one for each tag: {:?}",
-        of("armed")
+        "one for each tag: {:?}; in all {} at {} places",
+        of("armed"),
+        fired.len(),
+        probes.len()
     );
     let id = i64::from(device.id);
     for name in ["reaped", "handed", "answered", "submitted"] {
