@@ -189,7 +189,10 @@ pub(crate) fn serve(
         began: reads_clock.then(Instant::now),
     };
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), DEPTH));
-    let share = Share::whole(DeviceId(0), QueueId(0), metrics);
+    let share = Share {
+        device: DeviceId(0),
+        metrics,
+    };
     let path = DataPath::Copy;
     let (_, ended) = match kind {
         "async" => Async(Null).serve(&share, ring, path, &mut || ()),

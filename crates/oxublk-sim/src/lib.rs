@@ -25,7 +25,7 @@
 //!     driver.submit(ClientRequest::read(sector, 8)).unwrap();
 //! }
 //! let metrics = Arc::new(QueueMetrics::new(QueueId(0), 4));
-//! let share = Share::whole(DeviceId(0), QueueId(0), metrics);
+//! let share = Share { device: DeviceId(0), metrics };
 //! let mut queue = Queue::new(&share, driver.ring(), Calls::new(&Zeroes));
 //! queue.arm().unwrap();
 //! assert_eq!(queue.serve().unwrap(), Ended::Stopped);

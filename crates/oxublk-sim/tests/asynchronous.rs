@@ -167,7 +167,10 @@ fn run(setup: Setup, plays: usize, requests: &[ClientRequest]) -> Run {
         driver.submit(*request).expect("a request that fits");
     }
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), depth));
-    let share = Share::whole(DeviceId(0), QueueId(0), Arc::clone(&metrics));
+    let share = Share {
+        device: DeviceId(0),
+        metrics: Arc::clone(&metrics),
+    };
     let disk = Async(Image::new(seed, plays));
     let (ring, ended) = disk.serve(&share, driver.ring(), DataPath::Copy, &mut || ());
     drop(ring);

@@ -41,7 +41,10 @@ fn run(
     requests: &[ClientRequest],
 ) -> (Result<Ended, QueueError>, Report) {
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), setup.depth));
-    let share = Share::whole(DeviceId(0), QueueId(0), metrics);
+    let share = Share {
+        device: DeviceId(0),
+        metrics,
+    };
     let driver = Driver::new(setup);
     for request in requests {
         driver.submit(*request).expect("a request that fits");

@@ -110,7 +110,7 @@ proptest! {
         }
         let metrics = Arc::new(QueueMetrics::new(QueueId(0), depth));
         let disk = Arc::new(Looks { metrics: Arc::clone(&metrics), looks: Mutex::default() });
-        let share = Share::whole(DeviceId(0), QueueId(0), Arc::clone(&metrics));
+        let share = Share { device: DeviceId(0), metrics: Arc::clone(&metrics) };
         let mut queue = Queue::new(&share, driver.ring(), Calls::new(&disk));
         prop_assert!(metrics.recorded().iter().all(|tag| tag.station == Station::Unarmed));
         queue.arm().expect("armed");

@@ -43,7 +43,10 @@ pub(crate) fn run_by(
     let clock = driver.clock().clone();
     let disk = Arc::new(MemDisk::new(size, seed, manners, clock));
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), depth));
-    let share = Share::whole(DeviceId(0), QueueId(0), Arc::clone(&metrics));
+    let share = Share {
+        device: DeviceId(0),
+        metrics: Arc::clone(&metrics),
+    };
     let backend = Blocking(Arc::clone(&disk));
     let (ring, ended) = backend.serve(&share, driver.ring(), path, &mut || ());
     drop(ring);

@@ -7,7 +7,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::opening::{Opened, Wanted};
 use super::shape::{Choice, Shape};
-use super::{File, OpenError, Way, opening};
+use super::{File, OpenError, opening};
 
 /// Options of a disk in a file.
 #[derive(Clone, Debug)]
@@ -133,32 +133,25 @@ impl FileBuilder {
                 )
             })?;
         }
-        let Choice { way, .. } = choice;
-        Ok(self.finish(opened, way, |file| {
-            (file.size_bytes, file.geometry) = (size_bytes, geometry);
-            (file.zero_copy, file.notes) = (zero_copy, notes);
-        }))
-    }
-
-    fn finish(self, opened: Opened, way: Way, rest: impl FnOnce(&mut File)) -> File {
-        let path = std::fs::canonicalize(&self.path)
-            .or_else(|_| std::path::absolute(&self.path))
-            .unwrap_or(self.path);
-        let mut file = File {
+        Ok(File {
+            path: self.absolute_path(),
             file: opened.file,
-            path,
             is_block: opened.is_block,
-            size_bytes: 0,
-            geometry: oxublk::Geometry::default(),
-            way,
-            zero_copy: false,
-            notes: Vec::new(),
+            size_bytes,
+            geometry,
+            way: choice.way,
+            zero_copy,
+            notes,
             cannot_zero: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             said_short: AtomicBool::new(false),
-        };
-        rest(&mut file);
-        file
+        })
+    }
+
+    fn absolute_path(&self) -> PathBuf {
+        std::fs::canonicalize(&self.path)
+            .or_else(|_| std::path::absolute(&self.path))
+            .unwrap_or_else(|_| self.path.clone())
     }
 
     /// The disk's size.

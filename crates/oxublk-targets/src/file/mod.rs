@@ -115,12 +115,7 @@ impl File {
     }
 
     async fn allocate(&self, io: &Io<'_>, mode: i32, offset: u64, len: u64) -> io::Result<()> {
-        loop {
-            match io.allocate(&self.file, mode, offset, len).await {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
+        io.allocate(&self.file, mode, offset, len).await
     }
 
     /// Zeroes whose space is kept.
@@ -214,14 +209,10 @@ impl AsyncDisk for File {
     }
 
     async fn flush(&self, io: &Io<'_>) -> io::Result<()> {
-        loop {
-            let synced = io.sync_data(&self.file).await;
-            return match synced {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(self.flush_failed(error)),
-                Ok(()) if self.lost.load(Relaxed) => Err(Errno::IO.into()),
-                Ok(()) => Ok(()),
-            };
+        match io.sync_data(&self.file).await {
+            Err(error) => Err(self.flush_failed(error)),
+            Ok(()) if self.lost.load(Relaxed) => Err(Errno::IO.into()),
+            Ok(()) => Ok(()),
         }
     }
 

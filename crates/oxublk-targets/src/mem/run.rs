@@ -4,6 +4,7 @@ use super::store::CHUNK_BYTES;
 
 /// So many chunks are moved at once: 1 MiB, at any place.
 const RUN_CHUNKS: usize = (1 << 20) / CHUNK_BYTES + 1;
+
 /// The part of a request that lies in one chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
@@ -16,9 +17,7 @@ pub(super) struct Span {
 /// Spans that follow one another and are moved at once, with their chunks' locks, which are taken in the order of the chunks.
 pub(super) struct Run<G> {
     pub(super) span: Option<Span>,
-    /// The first lock apart: most requests have one.
-    first: Option<G>,
-    others: [Option<G>; RUN_CHUNKS - 1],
+    guards: [Option<G>; RUN_CHUNKS],
     count: usize,
 }
 
@@ -26,8 +25,7 @@ impl<G> Default for Run<G> {
     fn default() -> Self {
         Self {
             span: None,
-            first: None,
-            others: [const { None }; RUN_CHUNKS - 1],
+            guards: [const { None }; RUN_CHUNKS],
             count: 0,
         }
     }
@@ -39,11 +37,7 @@ impl<G> Run<G> {
     }
 
     pub(super) fn add(&mut self, span: Span, guard: G) {
-        let place = match self.count.checked_sub(1) {
-            None => Some(&mut self.first),
-            Some(index) => self.others.get_mut(index),
-        };
-        if let Some(place) = place {
+        if let Some(place) = self.guards.get_mut(self.count) {
             *place = Some(guard);
             self.count += 1;
             self.span.get_or_insert(Span { len: 0, ..span }).len += span.len;
@@ -52,8 +46,7 @@ impl<G> Run<G> {
 
     pub(super) fn let_go(&mut self) {
         self.span = None;
-        self.first = None;
-        for guard in self.others.iter_mut().take(self.count) {
+        for guard in self.guards.iter_mut().take(self.count) {
             *guard = None;
         }
         self.count = 0;

@@ -125,8 +125,6 @@ impl Server {
             let plan = QueuePlan {
                 share: Share {
                     device: self.device,
-                    queue,
-                    tags: metrics.tags(),
                     metrics: Arc::clone(metrics),
                 },
                 cpus: cpus.to_vec(),
@@ -161,7 +159,7 @@ impl Server {
         if let Some(reason) = &failure {
             tracing::error!(
                 device = self.device.0,
-                queue = plan.share.queue.0,
+                queue = plan.share.metrics.queue().0,
                 reason,
                 "a queue failed"
             );
@@ -171,7 +169,7 @@ impl Server {
         let last_of_failed = self.progress.update(|stand| {
             stand.ended += 1;
             if let Some(reason) = failure {
-                let reason = format!("queue {} failed: {reason}", plan.share.queue);
+                let reason = format!("queue {} failed: {reason}", plan.share.metrics.queue());
                 stand.failure.get_or_insert(reason);
             }
             stand.ended == self.threads() && stand.failure.is_some()
@@ -188,7 +186,7 @@ impl Server {
         let setup = UringSetup {
             device: &node,
             wake: self.wake.as_fd(),
-            queue: plan.share.queue,
+            queue: plan.share.metrics.queue(),
             depth: plan.share.metrics.depth(),
             max_io_bytes: plan.max_io_bytes,
             path: plan.path,
@@ -276,7 +274,7 @@ impl Server {
 /// kernel's writeback waits for, so that its own allocations do not wait for writeback. Both are
 /// better to have, and not needed.
 fn settle_in(device: DeviceId, plan: &QueuePlan) {
-    let (device, queue) = (device.0, plan.share.queue.0);
+    let (device, queue) = (device.0, plan.share.metrics.queue().0);
     let mut set = CpuSet::new();
     for &cpu in plan.cpus.iter().filter(|&&cpu| cpu < CpuSet::MAX_CPU) {
         set.set(cpu);

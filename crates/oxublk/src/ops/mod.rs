@@ -248,7 +248,7 @@ impl<'q> Io<'q> {
     pub async fn sync_data(&self, file: impl AsFd) -> io::Result<()> {
         let file = file.as_fd().as_raw_fd();
         let data_only = true;
-        whole(self.result(Op::Sync { file, data_only }).await).map(drop)
+        self.done(Op::Sync { file, data_only }).await
     }
 
     /// `fsync(2)`.
@@ -258,7 +258,7 @@ impl<'q> Io<'q> {
     pub async fn sync_all(&self, file: impl AsFd) -> io::Result<()> {
         let file = file.as_fd().as_raw_fd();
         let data_only = false;
-        whole(self.result(Op::Sync { file, data_only }).await).map(drop)
+        self.done(Op::Sync { file, data_only }).await
     }
 
     /// `fallocate(2)`; `mode` is `FALLOC_FL_…`.
@@ -279,7 +279,7 @@ impl<'q> Io<'q> {
             offset,
             length,
         };
-        whole(self.result(op).await).map(drop)
+        self.done(op).await
     }
 
     /// Sends the data from byte `start` on, up to `length` bytes, to a socket. Returns how many were taken.
@@ -330,6 +330,16 @@ impl<'q> Io<'q> {
             // That is how the ring says that the time has passed.
             result if result == -libc::ETIME => Ok(()),
             result => whole(result).map(drop),
+        }
+    }
+
+    /// Begins an operation that moves no data, anew as often as a signal interrupts it.
+    async fn done(&self, op: Op) -> io::Result<()> {
+        loop {
+            match whole(self.result(op).await) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done.map(drop),
+            }
         }
     }
 

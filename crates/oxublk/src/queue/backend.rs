@@ -1,6 +1,5 @@
 //! What serves a queue: a blocking disk or an asynchronous one, behind one trait.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::handler::{Calls, Handler};
@@ -9,7 +8,7 @@ use super::tasks::{Tasks, perform};
 use super::{Ended, Queue, QueueError};
 use crate::async_disk::AsyncDisk;
 use crate::disk::{Disk, Geometry};
-use crate::id::{DeviceId, QueueId};
+use crate::id::DeviceId;
 use crate::metrics::QueueMetrics;
 use crate::ops::{Desk, Io};
 use crate::path::DataPath;
@@ -19,25 +18,8 @@ use crate::path::DataPath;
 pub struct Share {
     /// Of this device.
     pub device: DeviceId,
-    /// Of this queue.
-    pub queue: QueueId,
-    /// Which tags.
-    pub tags: Range<u16>,
-    /// Where is counted what it does.
+    /// Where is counted what it does; they say of which queue, and which tags.
     pub metrics: Arc<QueueMetrics>,
-}
-
-impl Share {
-    /// All tags of a queue.
-    #[must_use]
-    pub fn whole(device: DeviceId, queue: QueueId, metrics: Arc<QueueMetrics>) -> Self {
-        Self {
-            device,
-            queue,
-            tags: 0..metrics.depth(),
-            metrics,
-        }
-    }
 }
 
 /// A disk of either kind.

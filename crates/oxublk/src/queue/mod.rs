@@ -96,11 +96,11 @@ impl<R: Ring, H: Handler<R>> Queue<R, H> {
         Self {
             place: Place {
                 device: share.device,
-                queue: share.queue,
+                queue: metrics.queue(),
             },
             ring,
             handler,
-            tags: Tags::new(share.tags.clone()),
+            tags: Tags::new(metrics.tags()),
             metrics,
             waiting: Vec::with_capacity(depth),
             batch: Batch::default(),

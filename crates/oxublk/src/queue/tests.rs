@@ -141,7 +141,10 @@ fn a_disk_that_is_fast_again_has_its_answers_handed_over_together_however_long_t
         slow: AtomicU64::new(u64::from(DEPTH) + 3),
     };
     let metrics = Arc::new(QueueMetrics::new(QueueId(0), DEPTH));
-    let share = Share::whole(DeviceId(0), QueueId(0), metrics);
+    let share = Share {
+        device: DeviceId(0),
+        metrics,
+    };
     let mut queue = Queue::new(&share, driver, Calls::new(&disk));
     queue.arm().expect("armed");
     assert_eq!(queue.serve().expect("served"), Ended::Stopped);

@@ -104,14 +104,7 @@ impl Data {
         if self.path == DataPath::Copy {
             return Carrier::Memory(self.buffer(held));
         }
-        self.driver(held.tag())
-    }
-
-    fn driver(&self, tag: Tag) -> Carrier<'_> {
-        Carrier::Driver {
-            node: self.node.as_fd(),
-            position: user_copy_pos(self.queue.0, tag.0, 0),
-        }
+        of_driver(&self.node, self.queue, held.tag())
     }
 
     /// Sees which memories are shared.
@@ -127,9 +120,7 @@ impl Data {
         let Some(view) = &mut self.view else {
             return Err(io::Error::other("the device shares no memory"));
         };
-        let bytes = u64::from(descriptor.nr_sectors) * SECTOR_SIZE;
-        let length = usize::try_from(bytes).map_err(io::Error::other)?;
-        view.part(descriptor.addr, length)
+        view.part(descriptor.addr, length_of(descriptor)?)
     }
 
     /// The request's data, for an asynchronous disk.
@@ -167,15 +158,11 @@ impl Data {
             _ => return Ok(()),
         };
         if matches!(kind, Unregistered::Write) {
-            let bytes = u64::from(descriptor.nr_sectors) * SECTOR_SIZE;
-            let length = usize::try_from(bytes).map_err(io::Error::other)?;
-            let node = Arc::clone(&self.node);
-            let carrier = Carrier::Driver {
-                node: node.as_fd(),
-                position: user_copy_pos(self.queue.0, tag.0, 0),
-            };
-            let buffer = self.buffer(held).get_mut(..length);
+            let length = length_of(descriptor)?;
+            let buffers = self.buffers.as_mut().map(|buffers| buffers.get(held));
+            let buffer = buffers.and_then(|buffer| buffer.get_mut(..length));
             let buffer = buffer.ok_or(io::ErrorKind::InvalidInput)?;
+            let carrier = of_driver(&self.node, self.queue, tag);
             Source::new(carrier, length).take(buffer)?;
         }
         self.note(tag, kind);
@@ -207,7 +194,7 @@ impl Data {
         else {
             return result;
         };
-        let mut sink = Sink::new(self.driver(tag), length);
+        let mut sink = Sink::new(of_driver(&self.node, self.queue, tag), length);
         match sink.put(buffers.data(tag, length)) {
             Ok(()) => result,
             Err(error) => {
@@ -246,4 +233,18 @@ impl Data {
         // Operations that are under way use shared memory too.
         std::mem::forget(self.unregistered);
     }
+}
+
+/// The way of a request's data through the driver.
+fn of_driver(node: &OwnedFd, queue: QueueId, tag: Tag) -> Carrier<'_> {
+    Carrier::Driver {
+        node: node.as_fd(),
+        position: user_copy_pos(queue.0, tag.0, 0),
+    }
+}
+
+/// How many bytes of data a descriptor says.
+fn length_of(descriptor: &IoDesc) -> io::Result<usize> {
+    let bytes = u64::from(descriptor.nr_sectors) * SECTOR_SIZE;
+    usize::try_from(bytes).map_err(io::Error::other)
 }
